@@ -1,0 +1,77 @@
+"""Problems found in files people write, each as one sentence that says what, where and what to do. Pure.
+
+The shape is `file: path: sentence`, where path names the table and key ("node.greeting.next").
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+@dataclass(frozen=True, kw_only=True, order=True, slots=True)
+class Problem:
+    """One fault, or a warning that does not stop a reload."""
+
+    file: str  # as the reader would open it, relative to the folder checked
+    path: str  # dotted path inside the file; empty for the file as a whole
+    sentence: str  # full sentence, ends with a period
+    warning: bool = False
+
+    def __str__(self) -> str:
+        where = f"{self.file}: {self.path}: " if self.path else f"{self.file}: "
+        return where + ("warning: " if self.warning else "") + self.sentence
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint such as ` Did you mean "menu"?`, or an empty string when nothing is close."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def from_validation(file: str, error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[Problem]:
+    """Pydantic's findings as our sentences, with the nearest known key for an unknown one."""
+    return [
+        Problem(
+            file=file,
+            path=".".join([*([prefix] if prefix else []), *(str(part) for part in found["loc"])]),
+            sentence=_sentence(found, model),
+        )
+        for found in error.errors(include_url=False)
+    ]
+
+
+def _sentence(found: Mapping[str, Any], model: type[BaseModel]) -> str:
+    kind, loc = found["type"], found["loc"]
+    if kind == "extra_forbidden":
+        known = _fields_at(model, loc[:-1])
+        return f'Unknown key "{loc[-1]}".{nearest(str(loc[-1]), known)}'
+    if kind == "missing":
+        return f'The key "{loc[-1]}" is missing.'
+    message = str(found["msg"]).removeprefix("Value error, ").rstrip(".")
+    return f"{message}."
+
+
+def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    """Known keys of the table at `loc`; an empty list where the path leads through a union."""
+    current: Any = model
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        field = getattr(current, "model_fields", {}).get(part)
+        if field is None:
+            continue
+        current = _model_in(field.annotation)
+    return list(getattr(current, "model_fields", {}))
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,1 @@
+"""careline's telephone side: engine, calls, store, edge and the command line."""
