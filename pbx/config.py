@@ -26,9 +26,13 @@ class Site(Table):
     """The clinic."""
 
     name: str = Field("careline", description="Name of the hotline, shown to staff and written into notes.")
-    country: str = Field("US", min_length=2, max_length=2, description="ISO 3166 code; decides the emergency number.")
+    country: str = Field(
+        "US", min_length=2, max_length=2, description="ISO 3166 code; decides the emergency number."
+    )
     time_zone: str = Field("UTC", description="IANA zone of rosters and opening hours.")
-    realm: str = Field("careline", description="SIP realm of phone accounts; changing it voids every password.")
+    realm: str = Field(
+        "careline", description="SIP realm of phone accounts; changing it voids every password."
+    )
     default_country_code: str = Field("1", description="Country calling code of numbers dialled without one.")
 
     @field_validator("time_zone")
@@ -52,23 +56,32 @@ class Edge(Table):
     """Kamailio, rtpengine and coturn: what phones and trunks see."""
 
     address: str = Field("127.0.0.1", description="Address the edge listens on.")
-    public_address: str = Field("", description="Address phones reach it at when NAT lies between; empty: `address`.")
+    public_address: str = Field(
+        "", description="Address phones reach it at when NAT lies between; empty: `address`."
+    )
     udp_port: Port = Field(5060, description="SIP over UDP and TCP.")
     tls_port: Port = Field(5061, description="SIP over TLS; 0 switches it off.")
     ws_port: Port = Field(0, description="SIP over WebSocket for browsers behind a TLS proxy; 0: off.")
     wss_port: Port = Field(5443, description="SIP over secure WebSocket; 0: off.")
-    tls_certificate: Path | None = Field(None, description="PEM chain; without one a self-signed pair is made.")
+    tls_certificate: Path | None = Field(
+        None, description="PEM chain; without one a self-signed pair is made."
+    )
     tls_key: Path | None = Field(None, description="PEM key of the certificate.")
     rtp_first: Port = Field(30000, description="First media port of rtpengine.")
     rtp_last: Port = Field(34999, description="Last media port of rtpengine.")
     ng_port: Port = Field(22222, description="rtpengine's control port on 127.0.0.1.")
     turn_port: Port = Field(0, description="coturn's port; 0: no TURN server.")
     direct_networks: tuple[str, ...] = Field(
-        (), description="Networks (CIDR) whose phones may exchange media with workers directly, not through rtpengine."
+        (),
+        description="Networks (CIDR) whose phones may exchange media with workers directly, not through rtpengine.",
     )
-    flood_requests_per_2s: int = Field(60, ge=1, description="Requests from one address in 2 s before it is banned.")
+    flood_requests_per_2s: int = Field(
+        60, ge=1, description="Requests from one address in 2 s before it is banned."
+    )
     ban_s: int = Field(300, ge=1, description="Seconds a flooding or password-guessing address stays banned.")
-    wrong_passwords: int = Field(20, ge=1, description="Wrong passwords from one address before it is banned.")
+    wrong_passwords: int = Field(
+        20, ge=1, description="Wrong passwords from one address before it is banned."
+    )
 
 
 class Trunk(Table):
@@ -78,11 +91,17 @@ class Trunk(Table):
     host: str = Field(description="Host name or address calls are sent to.")
     port: Port = Field(5060, description="Port calls are sent to.")
     transport: Literal["udp", "tcp", "tls"] = Field("udp", description="Transport towards the trunk.")
-    addresses: tuple[str, ...] = Field((), description="Networks (CIDR) its calls come from; they need no password.")
+    addresses: tuple[str, ...] = Field(
+        (), description="Networks (CIDR) its calls come from; they need no password."
+    )
     source_port: Port = Field(0, description="Port its calls come from; 0: any.")
     username: str = Field("", description="Account for trunks that authenticate by password.")
-    password_file: Path | None = Field(None, description="File with the password, readable by careline alone.")
-    register_account: bool = Field(False, alias="register", description="Register there, for trunks without a fixed address.")
+    password_file: Path | None = Field(
+        None, description="File with the password, readable by careline alone."
+    )
+    register_account: bool = Field(
+        False, alias="register", description="Register there, for trunks without a fixed address."
+    )
     priority: int = Field(0, description="Higher is tried first; the next one on failure.")
 
 
@@ -91,11 +110,17 @@ class Workers(Table):
 
     count: int = Field(1, ge=1, le=64, description="How many on this machine.")
     address: str = Field("127.0.0.1", description="Address they listen on; loopback or a private network.")
-    first_port: Port = Field(5071, description="SIP port of worker 1; worker n listens on first_port + n - 1.")
+    first_port: Port = Field(
+        5071, description="SIP port of worker 1; worker n listens on first_port + n - 1."
+    )
     rtp_first: Port = Field(10000, description="First media port of worker 1.")
     rtp_ports_each: int = Field(4000, ge=100, description="Media ports a worker; a leg takes two.")
-    max_calls: int = Field(250, ge=1, le=500, description="Callers one worker admits; beyond it 503 with Retry-After.")
-    drain_s: int = Field(300, ge=0, description="Seconds a stopping worker lets running calls end by themselves.")
+    max_calls: int = Field(
+        250, ge=1, le=500, description="Callers one worker admits; beyond it 503 with Retry-After."
+    )
+    drain_s: int = Field(
+        300, ge=0, description="Seconds a stopping worker lets running calls end by themselves."
+    )
 
 
 class Connector(Table):
@@ -106,7 +131,9 @@ class Connector(Table):
     base_url: str = Field(description="FHIR base, for example https://emr.example/fhir/R4.")
     token_file: Path | None = Field(None, description="File with a bearer token.")
     timeout_s: float = Field(10.0, gt=0, description="Bound on one request.")
-    conditional_create: bool = Field(True, description="The server honours If-None-Exist, so a repeat is harmless.")
+    conditional_create: bool = Field(
+        True, description="The server honours If-None-Exist, so a repeat is harmless."
+    )
 
 
 class Emr(Table):
@@ -118,7 +145,9 @@ class Emr(Table):
 class Hunt(Table):
     """How a clinician is found for a waiting caller."""
 
-    ring_s: float = Field(25.0, gt=0, le=120, description="Seconds a clinician's phones ring before the next is tried.")
+    ring_s: float = Field(
+        25.0, gt=0, le=120, description="Seconds a clinician's phones ring before the next is tried."
+    )
     accept_s: float = Field(15.0, gt=0, le=60, description="Seconds from pick-up to the accepting key.")
     rounds: int = Field(2, ge=1, le=10, description="Times the whole list is tried before the last resort.")
     voicemail_s: float = Field(180.0, gt=0, le=900, description="Longest message a caller can leave.")
@@ -135,11 +164,17 @@ class Config(Table):
     trunk: tuple[Trunk, ...] = ()
     emr: Emr = Field(default_factory=lambda: Emr.model_validate({}))
     hunt: Hunt = Field(default_factory=lambda: Hunt.model_validate({}))
-    state_dir: Path = Field(Path("/var/lib/careline"), description="Database, recordings, spool, generated configuration.")
+    state_dir: Path = Field(
+        Path("/var/lib/careline"), description="Database, recordings, spool, generated configuration."
+    )
     dialplans: Path = Field(Path("dialplans"), description="Folder of flows, numbers, roster and prompts.")
     prompts_cache: Path = Field(Path("/var/cache/careline/prompts"), description="Rendered prompts.")
-    run_as: str = Field("", description="User the children become when started as root; empty: careline, else nobody.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
+    run_as: str = Field(
+        "", description="User the children become when started as root; empty: careline, else nobody."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe line logged."
+    )
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "Config":
@@ -170,7 +205,9 @@ def load(path: Path) -> Config:
             [Problem(file=str(path), path="", sentence="There is no such file; name one with --config.")]
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([Problem(file=str(path), path="", sentence=f"This is not valid TOML: {error}.")]) from error
+        raise ConfigError(
+            [Problem(file=str(path), path="", sentence=f"This is not valid TOML: {error}.")]
+        ) from error
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:

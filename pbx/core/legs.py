@@ -31,7 +31,9 @@ class Incoming(LegEvent):
     from_display: str  # display name of From; shown, never trusted
     sip_call_id: str  # Call-ID header (RFC 3261 20.8)
     source: str  # "address:port" the INVITE came from (the edge)
-    headers: Mapping[str, str] = field(default_factory=dict)  # lower-case X-Hotline-*, P-Asserted-Identity, Diversion
+    headers: Mapping[str, str] = field(
+        default_factory=dict
+    )  # lower-case X-Hotline-*, P-Asserted-Identity, Diversion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
