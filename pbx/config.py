@@ -73,7 +73,7 @@ class Edge(Table):
     turn_port: Port = Field(0, description="coturn's port; 0: no TURN server.")
     direct_networks: tuple[str, ...] = Field(
         (),
-        description="Networks (CIDR) whose phones may exchange media with workers directly, not through rtpengine.",
+        description="Networks (CIDR) whose phones exchange media with workers without rtpengine.",
     )
     flood_requests_per_2s: int = Field(
         60, ge=1, description="Requests from one address in 2 s before it is banned."

@@ -1,1 +1,1 @@
-"""Pure rules of a hotline: no clock, no I/O, no asyncio; time is an argument (DESIGN 2.4)."""
+"""Pure rules of a hotline: no clock, no I/O, no asyncio; time is an argument."""

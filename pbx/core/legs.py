@@ -1,7 +1,7 @@
 """What the engine tells the rest about a leg: frozen values, never a pjsua2 object.
 
-A leg is one SIP dialog of a call. Only its `LegId` leaves the pj thread (DESIGN 2.3).
-Every leg that was announced by `Incoming` or created by `dial` ends with exactly one `Ended`, which is its last event.
+A leg is one SIP dialog of a call. Only its `LegId` leaves the pj thread while it lives.
+Every leg announced by `Incoming` or created by `dial` ends with exactly one `Ended`, its last event.
 """
 
 from collections.abc import Mapping
@@ -100,7 +100,7 @@ class TransferAsked(LegEvent):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replaced(LegEvent):
-    """An INVITE with Replaces (RFC 3891) took this leg's place; `leg` ends, `new_leg` goes on in its stead."""
+    """An INVITE with Replaces (RFC 3891) took this leg's place; `leg` ends, `new_leg` goes on."""
 
     new_leg: LegId
 
