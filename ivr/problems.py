@@ -31,7 +31,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f' Did you mean "{close[0]}"?' if close else ""
 
 
-def from_validation(file: str, error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[Problem]:
+def from_validation(
+    file: str, error: ValidationError, model: type[BaseModel], prefix: str = ""
+) -> list[Problem]:
     """Pydantic's findings as our sentences, with the nearest known key for an unknown one."""
     return [
         Problem(
