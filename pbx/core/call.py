@@ -37,7 +37,6 @@ from pbx.core.call_events import (
     OfferRinging,
     RecordMessage,
     ReturnToFlow,
-    SayEnded,
     SetTimer,
     StartFlow,
     StopMessage,
@@ -66,7 +65,7 @@ def step(state: CallState, event: CallEvent, now: datetime) -> Step:
     handler = _TABLE.get((state.phase, type(event)))
     if handler is not None:
         return handler(state, event, now)
-    if (state.phase, type(event)) in _LATE or isinstance(event, TimerFired | SayEnded | CallerDigit):
+    if (state.phase, type(event)) in _LATE or isinstance(event, TimerFired | CallerDigit):
         return state, ()
     raise CallProtocolError(f"can't handle {type(event).__name__} in phase {state.phase}")
 
@@ -114,7 +113,7 @@ def _message_timer(state: CallState, event: TimerFired, now: datetime) -> Step:
     if event.key == "message":
         return state, (StopMessage(), SetTimer(key="message-close", seconds=state.limits.message_close_s))
     if event.key == "message-close":  # the file never closed: the caller is not kept waiting for it
-        return _message_over(state, Log(kind="message-unsaved"), taken=False, now=now)
+        return _message_over(state, Log(kind="message-unsaved"), "failed", now)
     if event.key == "call":
         return close(state, Cause.TIMEOUT, now, hang_up=True)
     return state, ()
@@ -123,16 +122,16 @@ def _message_timer(state: CallState, event: TimerFired, now: datetime) -> Step:
 def _message_recorded(state: CallState, event: MessageRecorded, now: datetime) -> Step:
     log = Log(kind="message-taken", detail={"message": event.message, "duration_s": event.duration_s})
     taken = event.duration_s >= state.limits.shortest_message_s
-    return _message_over(state, log, taken=taken, now=now)
+    return _message_over(state, log, "taken" if taken else "empty", now)
 
 
-def _message_over(state: CallState, log: Log, *, taken: bool, now: datetime) -> Step:
+def _message_over(state: CallState, log: Log, outcome: str, now: datetime) -> Step:
     first = (ClearTimer(key="message"), ClearTimer(key="message-close"), log)
-    state = replace(state, phase=Phase.FLOW, message_taken=state.message_taken or taken)
+    state = replace(state, phase=Phase.FLOW, message_taken=state.message_taken or outcome == "taken")
     if state.caller_gone is not None:
         after, commands = close(state, state.caller_gone, now, hang_up=False, by_caller=True)
         return after, (*first, *commands)
-    return state, (*first, ReturnToFlow(outcome="taken" if taken else "empty"))
+    return state, (*first, ReturnToFlow(outcome=outcome))
 
 
 def _caller_ended(state: CallState, event: CallerEnded, now: datetime) -> Step:

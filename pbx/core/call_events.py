@@ -31,13 +31,11 @@ class Limits:
     arrive_s: float = 10.0  # from the answer to audio being there
     ring_s: float = 25.0  # a person's phones ring
     accept_s: float = 15.0  # from pick-up to the accepting key
-    announce_s: float = 20.0  # between two announcements to a waiting caller
     message_s: float = 180.0  # longest message
     message_close_s: float = 5.0  # from the end of a message to its file being complete
     shortest_message_s: float = 1.0  # less is nothing said
     max_call_s: float = 7200.0  # the whole call
     rounds: int = 2  # times the whole plan is tried
-    repairs: int = 2  # times a lost clinician is called again
 
 
 # --- events ------------------------------------------------------------------------------------
@@ -147,13 +145,6 @@ class MessageRecorded(CallEvent):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SayEnded(CallEvent):
-    """A prompt asked for by SayToCaller or SayToOffer came to its end."""
-
-    offer: int | None  # None: the caller
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class TimerFired(CallEvent):
     """A timer set by SetTimer ran out."""
 
@@ -182,7 +173,7 @@ class StartFlow(Command):
 class ReturnToFlow(Command):
     """Go on in the dialplan: what it asked for came out as `outcome`."""
 
-    outcome: str  # "nobody", "taken" or "empty"
+    outcome: str  # of a hunt: answered, nobody, dropped, done; of a message: taken, empty, failed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,16 +208,9 @@ class Bridge(Command):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Music(Command):
-    """Start or stop hold music for the caller."""
+    """Start or stop hold music for a caller who was put on hold or is being transferred."""
 
     on: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SayToCaller(Command):
-    """Play a prompt of the engine room to the caller; an empty name stops what is playing."""
-
-    prompt: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

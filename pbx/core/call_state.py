@@ -56,7 +56,7 @@ class CallState:
     ever_connected: bool = False
     message_taken: bool = False
     caller_gone: Cause | None = None  # the caller hung up while the message's file is being closed
-    repairs: int = 0  # how often a lost clinician was called again
+    lost: Candidate | None = None  # the clinician whose line dropped; tried first in the next hunt
 
 
 Step = tuple[CallState, tuple[Command, ...]]

@@ -11,13 +11,11 @@ from pbx.core.call_events import (
     HangUpOffer,
     HuntAsked,
     Log,
-    Music,
     OfferAnswered,
     OfferDigit,
     OfferEnded,
     OfferRinging,
     ReturnToFlow,
-    SayToCaller,
     SayToOffer,
     SetTimer,
     TimerFired,
@@ -40,19 +38,15 @@ ACCEPT, DECLINE = "1", "2"
 
 
 def hunt_asked(state: CallState, event: HuntAsked, now: datetime) -> Step:
-    begun = replace(state, phase=Phase.HUNTING, plan=event.candidates, place=-1, round=1)
-    log = Log(kind="hunt", detail={"roster": event.roster, "people": [c.person for c in event.candidates]})
-    if not event.candidates:
+    plan = event.candidates
+    if state.lost is not None:  # whoever was talking with this caller knows the case: they are tried first
+        plan = (state.lost, *(c for c in plan if c.person != state.lost.person))
+    begun = replace(state, phase=Phase.HUNTING, plan=plan, place=-1, round=1, lost=None)
+    log = Log(kind="hunt", detail={"roster": event.roster, "people": [c.person for c in plan]})
+    if not plan:
         return nobody(begun, now, (log,))
     after, commands = next_candidate(begun, now)
-    say = SayToCaller(prompt="calling_clinician")
-    return after, (
-        log,
-        say,
-        Music(on=True),
-        SetTimer(key="announce", seconds=state.limits.announce_s),
-        *commands,
-    )
+    return after, (log, *commands)
 
 
 def next_candidate(state: CallState, now: datetime) -> Step:
@@ -98,16 +92,13 @@ def next_candidate(state: CallState, now: datetime) -> Step:
 
 
 def nobody(state: CallState, now: datetime, first: tuple[Command, ...]) -> Step:
+    """Everyone was tried: the flow goes on with its own way out."""
     return replace(state, phase=Phase.FLOW, place=-1, plan=()), (
         *first,
-        *quiet_hunt(),
+        ClearTimer(key="ring"),
         Log(kind="nobody"),
         ReturnToFlow(outcome="nobody"),
     )
-
-
-def quiet_hunt() -> tuple[Command, ...]:
-    return Music(on=False), ClearTimer(key="ring"), ClearTimer(key="announce")
 
 
 def offer_ringing(state: CallState, event: OfferRinging, now: datetime) -> Step:
@@ -154,11 +145,6 @@ def offer_ended(state: CallState, event: OfferEnded, now: datetime) -> Step:
 
 
 def hunt_timer(state: CallState, event: TimerFired, now: datetime) -> Step:
-    if event.key == "announce":
-        return state, (
-            SayToCaller(prompt="still_trying"),
-            SetTimer(key="announce", seconds=state.limits.announce_s),
-        )
     if event.key == "call":
         return close(state, Cause.TIMEOUT, now, hang_up=True)
     waiting: list[Offer] = []
@@ -201,10 +187,10 @@ def connect(state: CallState, offer: Offer, now: datetime) -> Step:
     others = [o for o in state.offers if o.number != offer.number]
     person = offer.candidate
     commands: list[Command] = [
-        *quiet_hunt(),
+        ClearTimer(key="ring"),
         ClearTimer(key=f"accept-{offer.number}"),
         SayToOffer(offer=offer.number, prompt=""),
-        SayToCaller(prompt=""),
+        Music(on=False),
         Bridge(offer=offer.number),
         offer_log(offer, "accepted", now),
         Log(kind="connected", detail={"offer": offer.number, "person": person.person, "name": person.name}),
@@ -213,6 +199,7 @@ def connect(state: CallState, offer: Offer, now: datetime) -> Step:
         commands += [ClearTimer(key=f"accept-{other.number}"), HangUpOffer(offer=other.number)]
         if other.phase is not OfferPhase.CONNECTED:
             commands.append(offer_log(other, "cancelled", now))
+    commands.append(ReturnToFlow(outcome="answered"))
     return replace(
         state,
         phase=Phase.CONNECTED,

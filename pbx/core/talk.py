@@ -10,7 +10,7 @@ from pbx.core.call_events import (
     Music,
     OfferEnded,
     OfferHeld,
-    SayToCaller,
+    ReturnToFlow,
     SetTimer,
     TimerFired,
     TransferAsked,
@@ -27,7 +27,6 @@ from pbx.core.call_state import (
     offer_log,
 )
 from pbx.core.causes import Cause
-from pbx.core.hunt import next_candidate
 
 
 def connected_offer_ended(state: CallState, event: OfferEnded, now: datetime) -> Step:
@@ -52,27 +51,13 @@ def connected_offer_ended(state: CallState, event: OfferEnded, now: datetime) ->
             Log(kind="transferring", detail={"person": offer.candidate.person}),
             Music(on=True),
             SetTimer(key="ring", seconds=state.limits.ring_s),
-            SetTimer(key="announce", seconds=state.limits.announce_s),
         )
-    if event.cause is Cause.NORMAL or state.repairs >= state.limits.repairs:
-        return close(state, event.cause, now, hang_up=True)
-    again = replace(
-        state,
-        phase=Phase.HUNTING,
-        clinician=None,
-        offers=(),
-        plan=(offer.candidate, *(c for c in state.plan if c.person != offer.candidate.person)),
-        place=-1,
-        round=1,
-        repairs=state.repairs + 1,
-    )
-    after, commands = next_candidate(again, now)
-    return after, (
+    over = replace(state, phase=Phase.FLOW, clinician=None, offers=(), plan=())
+    if event.cause is Cause.NORMAL:
+        return over, (Log(kind="clinician-left"), ReturnToFlow(outcome="done"))
+    return replace(over, lost=offer.candidate), (
         Log(kind="clinician-lost", detail={"person": offer.candidate.person, "cause": str(event.cause)}),
-        SayToCaller(prompt="clinician_lost"),
-        Music(on=True),
-        SetTimer(key="announce", seconds=state.limits.announce_s),
-        *commands,
+        ReturnToFlow(outcome="dropped"),
     )
 
 
