@@ -11,6 +11,7 @@ from pbx.core.call_events import (
     HangUpOffer,
     HuntAsked,
     Log,
+    Music,
     OfferAnswered,
     OfferDigit,
     OfferEnded,
