@@ -54,6 +54,7 @@ class CallState:
     clinician: int | None = None  # the offer that talks with the caller
     answered_by: str = ""  # person who accepted last
     ever_connected: bool = False
+    flow_rests: bool = False  # the flow waits for the talk to end; it is not told of a transfer within it
     message_taken: bool = False
     caller_gone: Cause | None = None  # the caller hung up while the message's file is being closed
     lost: Candidate | None = None  # the clinician whose line dropped; tried first in the next hunt

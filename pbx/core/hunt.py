@@ -93,12 +93,14 @@ def next_candidate(state: CallState, now: datetime) -> Step:
 
 
 def nobody(state: CallState, now: datetime, first: tuple[Command, ...]) -> Step:
-    """Everyone was tried: the flow goes on with its own way out."""
-    return replace(state, phase=Phase.FLOW, place=-1, plan=()), (
+    """Everyone was tried: the flow goes on with its own way out; after a failed transfer it hunts anew."""
+    outcome = "dropped" if state.flow_rests else "nobody"
+    return replace(state, phase=Phase.FLOW, place=-1, plan=(), flow_rests=False), (
         *first,
         ClearTimer(key="ring"),
+        Music(on=False),
         Log(kind="nobody"),
-        ReturnToFlow(outcome="nobody"),
+        ReturnToFlow(outcome=outcome),
     )
 
 
@@ -200,7 +202,8 @@ def connect(state: CallState, offer: Offer, now: datetime) -> Step:
         commands += [ClearTimer(key=f"accept-{other.number}"), HangUpOffer(offer=other.number)]
         if other.phase is not OfferPhase.CONNECTED:
             commands.append(offer_log(other, "cancelled", now))
-    commands.append(ReturnToFlow(outcome="answered"))
+    if not state.flow_rests:
+        commands.append(ReturnToFlow(outcome="answered"))
     return replace(
         state,
         phase=Phase.CONNECTED,
@@ -208,4 +211,5 @@ def connect(state: CallState, offer: Offer, now: datetime) -> Step:
         clinician=offer.number,
         answered_by=person.person,
         ever_connected=True,
+        flow_rests=True,
     ), tuple(commands)

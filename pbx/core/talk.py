@@ -52,7 +52,7 @@ def connected_offer_ended(state: CallState, event: OfferEnded, now: datetime) ->
             Music(on=True),
             SetTimer(key="ring", seconds=state.limits.ring_s),
         )
-    over = replace(state, phase=Phase.FLOW, clinician=None, offers=(), plan=())
+    over = replace(state, phase=Phase.FLOW, clinician=None, offers=(), plan=(), flow_rests=False)
     if event.cause is Cause.NORMAL:
         return over, (Log(kind="clinician-left"), ReturnToFlow(outcome="done"))
     return replace(over, lost=offer.candidate), (
