@@ -31,7 +31,9 @@ class Site(Table):
     )
     time_zone: str = Field("UTC", description="IANA zone of rosters and opening hours.")
     realm: str = Field(
-        "careline", description="SIP realm of phone accounts; changing it voids every password."
+        "careline",
+        pattern="^[A-Za-z0-9_.-]{1,64}$",
+        description="SIP realm of phone accounts; changing it voids every password.",
     )
     default_country_code: str = Field("1", description="Country calling code of numbers dialled without one.")
 
@@ -71,6 +73,27 @@ class Edge(Table):
     rtp_last: Port = Field(34999, description="Last media port of rtpengine.")
     ng_port: Port = Field(22222, description="rtpengine's control port on 127.0.0.1.")
     turn_port: Port = Field(0, description="coturn's port; 0: no TURN server.")
+    turn_first: Port = Field(49152, description="First relay port of coturn.")
+    turn_last: Port = Field(49999, description="Last relay port of coturn.")
+    internal_address: str = Field(
+        "", description="Address of the edge on the workers' network; empty: the same `address`."
+    )
+    digest: Literal["md5", "sha-256"] = Field(
+        "md5", description="Digest algorithm of phones; sha-256 only when every phone knows RFC 8760."
+    )
+    max_contacts: int = Field(10, ge=1, le=20, description="Phones registered at once for one account.")
+    processes: int = Field(
+        4, ge=1, le=64, description="Kamailio processes a UDP listener, and as many for TCP."
+    )
+    wait_for_worker_s: int = Field(
+        8, ge=2, le=30, description="Seconds a caller is held while no worker answers; then 503."
+    )
+    never_banned: tuple[str, ...] = Field(
+        (), description="Networks (CIDR) never banned: a proxy before `ws_port`, a clinic's NAT address."
+    )
+    verify_trunk_certificates: bool = Field(
+        True, description="Refuse a TLS trunk whose certificate no authority of this machine signed."
+    )
     direct_networks: tuple[str, ...] = Field(
         (),
         description="Networks (CIDR) whose phones exchange media with workers without rtpengine.",
@@ -87,8 +110,10 @@ class Edge(Table):
 class Trunk(Table):
     """One way to the telephone network."""
 
-    name: str = Field(description="Short name, used in logs and caller-ID rules.")
-    host: str = Field(description="Host name or address calls are sent to.")
+    name: str = Field(
+        pattern="^[A-Za-z0-9_.-]{1,32}$", description="Short name, used in logs and caller-ID rules."
+    )
+    host: str = Field(pattern=r"^[A-Za-z0-9.-]+$", description="Host name or address calls are sent to.")
     port: Port = Field(5060, description="Port calls are sent to.")
     transport: Literal["udp", "tcp", "tls"] = Field("udp", description="Transport towards the trunk.")
     addresses: tuple[str, ...] = Field(
@@ -213,8 +238,20 @@ def load(path: Path) -> Config:
     except ValidationError as error:
         raise ConfigError(from_validation(str(path), error, Config)) from error
     base = path.resolve().parent
+    edge = config.edge.model_copy(
+        update={
+            "tls_certificate": config.edge.tls_certificate and base / config.edge.tls_certificate,
+            "tls_key": config.edge.tls_key and base / config.edge.tls_key,
+        }
+    )
+    trunks = (
+        t.model_copy(update={"password_file": t.password_file and base / t.password_file})
+        for t in config.trunk
+    )
     return config.model_copy(
         update={
+            "edge": edge,
+            "trunk": tuple(trunks),
             "state_dir": base / config.state_dir,
             "dialplans": base / config.dialplans,
             "prompts_cache": base / config.prompts_cache,
