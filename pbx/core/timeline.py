@@ -91,6 +91,9 @@ class _Fold:
                 self.path.append(
                     {"at": at, "node": d["node"], "kind": d["kind"], "choice": d.get("choice", "")}
                 )
+            case "choice":
+                if self.path and self.path[-1]["node"] == d["node"]:
+                    self.path[-1]["choice"] = d["choice"]
             case "language":
                 self.language = d["language"]
             case "consent":
