@@ -1,8 +1,9 @@
 """What is known about one finished call: frozen values, to and from JSON. Pure.
 
 Not the note (that is `note`) and not a FHIR resource (that is `fhir`): only what the switch saw and heard.
-Facts never refuse a call because a clock stepped or a name is odd; a note that cannot be written is a lost note.
-They refuse only what no reader could interpret: a naive time, a version below 1, a missing or mistyped key.
+Facts never refuse a call because a clock stepped or a name is odd: a note that cannot be written is a lost
+note. They refuse only what no reader could interpret: a naive time, a version below 1, a missing or mistyped
+key.
 """
 
 from collections.abc import Mapping
@@ -92,7 +93,7 @@ class CallFacts:
     recording: Recording | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a naive time or a version below 1; the sentence names the field, not its value."""
+        """Raise ValueError for a naive time or a version below 1; it names the field, not the value."""
         if self.version < 1:
             raise ValueError("version of a call's facts starts at 1")
         for name in ("started_at", "ended_at", "answered_at"):
@@ -102,7 +103,7 @@ class CallFacts:
                 _aware(one.at, f"{kind}.at")
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON-ready values that PostgreSQL's jsonb takes: times are ISO 8601 in UTC, NUL bytes are gone."""
+        """As JSON-ready values that PostgreSQL's jsonb takes: times are ISO 8601 in UTC, no NUL bytes."""
         return {
             "call_id": str(self.call_id),
             "version": self.version,
