@@ -119,7 +119,7 @@ class CallRunner:
         self.inbox.put_nowait(_ShutDown())
 
     async def run(self) -> None:
-        """Handle the inbox until every leg is over. Raises the fault that ended the call, after letting it go."""
+        """Handle the inbox until every leg is over. Raises the fault that ended the call, once it is let go."""
         heading = self._heading
         self._timeline.started(
             call_id=self.call_id,

@@ -77,7 +77,7 @@ def _caller_ready(state: CallState, event: CallerReady, now: datetime) -> Step:
     return replace(state, phase=Phase.FLOW), (
         ClearTimer(key="arrive"),
         SetTimer(key="call", seconds=state.limits.max_call_s),
-        Log(kind="answered"),
+        Log(kind="greeted"),
         StartFlow(),
     )
 
