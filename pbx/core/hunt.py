@@ -196,7 +196,7 @@ def connect(state: CallState, offer: Offer, now: datetime) -> Step:
         Music(on=False),
         Bridge(offer=offer.number),
         offer_log(offer, "accepted", now),
-        Log(kind="connected", detail={"offer": offer.number, "person": person.person, "name": person.name}),
+        Log(kind="answered", detail={"offer": offer.number, "person": person.person, "name": person.name}),
     ]
     for other in others:
         commands += [ClearTimer(key=f"accept-{other.number}"), HangUpOffer(offer=other.number)]

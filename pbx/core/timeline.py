@@ -17,7 +17,7 @@ class Entry:
 
     seq: int  # counts from 1 within the call
     at: datetime  # aware UTC
-    kind: str  # "arrived", "node", "offer", "connected", …
+    kind: str  # "arrived", "node", "offer", "answered", …
     detail: Mapping[str, Any] = field(default_factory=dict)  # JSON values
 
 
@@ -111,7 +111,7 @@ class _Fold:
             case "offer-ended":
                 if d["offer"] in self.attempts:
                     self.attempts[d["offer"]] |= {"outcome": d["outcome"], "rang_s": d["rang_s"]}
-            case "connected":
+            case "answered":
                 self.answered_by, self.answered_by_name = d["person"], d["name"]
                 self.connected_at = self.connected_at or entry.at
                 self.talking_since = entry.at

@@ -45,7 +45,7 @@ def test_who_was_tried_and_who_answered() -> None:
         (30, "offer-ended", {"offer": 1, "person": "ana", "outcome": "no-answer", "rang_s": 25.0}),
         (30, "offer", offer(2, "ben")),
         (40, "offer-ended", {"offer": 2, "person": "ben", "outcome": "accepted", "rang_s": 10.0}),
-        (40, "connected", {"offer": 2, "person": "ben", "name": "Ben"}),
+        (40, "answered", {"offer": 2, "person": "ben", "name": "Ben"}),
     )
     assert [(a["person"], a["outcome"], a["rang_s"]) for a in found["attempts"]] == [
         ("ana", "no-answer", 25.0),
@@ -58,9 +58,9 @@ def test_who_was_tried_and_who_answered() -> None:
 
 def test_talk_time_leaves_out_a_lost_line() -> None:
     found = told(
-        (10, "connected", {"offer": 1, "person": "ana", "name": "Ana"}),
+        (10, "answered", {"offer": 1, "person": "ana", "name": "Ana"}),
         (20, "clinician-lost", {"person": "ana", "cause": "media-lost"}),
-        (50, "connected", {"offer": 2, "person": "ana", "name": "Ana"}),
+        (50, "answered", {"offer": 2, "person": "ana", "name": "Ana"}),
     )
     assert found["talk_s"] == 60.0
     assert found["answered_at"] == (AT + timedelta(seconds=10)).isoformat(timespec="milliseconds")
