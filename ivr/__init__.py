@@ -1,1 +1,1 @@
-"""Dialplans: flows as typed nodes, their checker, interpreter and prompts. Knows neither pbx nor emr_bridge."""
+"""Dialplans: flows of typed nodes, their checker, interpreter and prompts; knows nothing of pbx."""

@@ -1,7 +1,8 @@
 """Prompt texts of one language. Pure.
 
-Texts are Jinja2 templates in a sandbox with typed placeholders. A value is spoken, never evaluated: it is put into
-the text as a plain string and stripped of the marks that a speech engine would take for its own commands.
+Texts are Jinja2 templates in a sandbox with typed placeholders. A value is spoken, never evaluated: it is put
+into the text as a plain string and stripped of the marks that a speech engine would take for its own
+commands.
 """
 
 from collections.abc import Mapping
@@ -65,7 +66,7 @@ def placeholders(template: str) -> frozenset[str]:
 
 
 def spoken_text(catalog: Catalog, prompt: PromptText, values: Mapping[str, str]) -> str:
-    """The words of a prompt. Raises jinja2.TemplateError when a placeholder has no value or the template fails."""
+    """The words of a prompt. Raises jinja2.TemplateError when a placeholder lacks a value."""
     said = {
         name: _spoken_value(catalog, prompt.values.get(name, "text"), value) for name, value in values.items()
     }

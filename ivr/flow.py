@@ -4,21 +4,37 @@ A flow is a graph of named nodes without expressions. Reading the files is `ivr.
 `ivr.interpreter`. A `Dialplans` that exists has passed every check: its references can be followed blindly.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ivr.catalog import Catalog
 from ivr.problems import Problem
 
 REPEAT_KEY = "*"  # at every prompt: say it again. No menu may use it for a choice.
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
-Key = Annotated[str, StringConstraints(pattern=r"^[0-9#*]$")]
-LanguageTag = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]  # ISO 639-1
-CountryCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]  # ISO 3166-1 alpha-2
+
+def _of_form(pattern: str, what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f'"{value}" is not {what}')
+        return value
+
+    return AfterValidator(check)
+
+
+Name = Annotated[
+    str, _of_form(r"[a-z][a-z0-9_-]{0,63}", 'a name: use small letters, digits, "-" and "_", a letter first')
+]
+Key = Annotated[str, _of_form(r"[0-9#*]", "a key: use one of 0 to 9, # and *")]
+LanguageTag = Annotated[
+    str, _of_form(r"[a-z]{2}", 'a language: use two small letters such as "en"')
+]  # ISO 639-1
+CountryCode = Annotated[str, _of_form(r"[A-Z]{2}", 'a country: use two capitals such as "US"')]  # ISO 3166-1
+EmergencyNumber = Annotated[str, _of_form(r"[0-9]{2,6}", "an emergency number: use two to six digits")]
 
 
 class Table(BaseModel):
@@ -89,7 +105,7 @@ class OnCall(Table):
 
 
 class Voicemail(Table):
-    """Takes a message for a roster; whoever is on duty owns it. `#` skips the greeting and ends the message."""
+    """Takes a message that a roster owns. `#` skips the greeting and ends the message."""
 
     type: Literal["voicemail"]
     owner: Name | None = Field(None, description="Roster that is paged; without it the line's own roster.")
@@ -118,6 +134,13 @@ NODE_TYPES: Mapping[str, type[Node]] = {
 }
 
 
+RUNNER_PROMPTS = ("screen", "screen_wrong_key", "caller_gone", "call_taken")
+"""Said to clinicians by whoever runs the call; no node names them."""
+
+WALK_PROMPTS = ("emergency", "confused", "no_key", "wrong_key", "message_failed", "clinician_dropped")
+"""Said to callers by the interpreter on its own."""
+
+
 class Flow(Table):
     """One flow: a file of the dialplans folder, named after it."""
 
@@ -129,7 +152,7 @@ class Flow(Table):
 class Country(Table):
     """What the law of a country decides."""
 
-    emergency: str = Field(pattern=r"^[0-9]{2,6}$", description="Emergency number, spoken digit by digit.")
+    emergency: EmergencyNumber = Field(description="Emergency number, spoken digit by digit.")
 
 
 class Line(Table):
@@ -192,9 +215,7 @@ class Dialplans:
         language = clinician_language if clinician_language in self.catalogs else self.default_language
         spoken = self.catalogs[language].languages.get(caller_language, caller_language)
         name = line_values(self, line, language)["line"]
-        return PromptRef(
-            id="clinician_offer", language=language, values=(("language", spoken), ("line", name))
-        )
+        return PromptRef(id="screen", language=language, values=(("language", spoken), ("line", name)))
 
 
 def line_values(dialplans: Dialplans, line: str, language: str) -> Mapping[str, str]:

@@ -1,15 +1,17 @@
 """Walks a flow: `step(dialplans, position, event) -> (position, actions)`. Pure; the runner does the actions.
 
 Rules:
-- The emergency sentence cannot be skipped the first time in a call. Keys pressed during it are dropped, because the
-  caller has not been asked anything yet; keys pressed after it, during a say, skip the say and are kept for the menu
-  that follows. A consent is never answered by a key pressed before its question began.
+- The emergency sentence cannot be skipped the first time in a call. Keys pressed during it are dropped,
+  because the caller has not been asked anything yet; keys pressed after it, during a say, skip the say and
+  are kept for the menu that follows. A consent is never answered by a key pressed before its question began.
 - `*` says the current prompt again.
-- Tokens grow; a PromptsEnded or TimedOut with an older token comes from a prompt or timer that is over: ignored.
-- Bounded: after MAX_INPUTS keys and silences in one call the keys are no longer listened to and the caller goes to
-  the flow's `human`. The checker proved that a silent caller always reaches an end, so every call does.
-- Digits while a clinician is looked for or while a message is recorded change nothing (`#` ends a message: the runner
-  that records it listens for the key named in TakeMessage).
+- Tokens grow; a PromptsEnded or TimedOut with an older token comes from a prompt or timer that is over:
+  ignored.
+- Bounded: after MAX_INPUTS keys and silences in one call the keys are no longer listened to and the caller
+  goes to the flow's `human`. The checker proved that a silent caller always reaches an end, so every call
+  does.
+- Digits while a clinician is looked for or while a message is recorded change nothing (`#` ends a message:
+  the runner that records it listens for the key named in TakeMessage).
 """
 
 from collections.abc import Mapping
@@ -36,8 +38,8 @@ MAX_KEYS_AHEAD = 8  # keys kept for menus that follow
 MAX_REPAIRS = 1  # times another clinician is looked for after one's line dropped
 
 Phase = Literal["new", "asking", "waiting", "finding", "talking", "recording", "leaving", "ended"]
-"""asking: a prompt plays. waiting: for a key. finding: a clinician is looked for (prompts and music alternate).
-leaving: the last prompt plays."""
+"""asking: a prompt plays. waiting: for a key. finding: a clinician is looked for (prompts and music
+alternate). leaving: the last prompt plays."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,9 +98,9 @@ class TimedOut:
 class Returned:
     """What became of a FindClinician or TakeMessage.
 
-    FindClinician: "answered" (both talk; the flow rests), "nobody", and after "answered": "dropped" (the clinician's
-    line broke while the caller is still there), "done" (the clinician hung up).
-    TakeMessage: "taken", "empty" (nothing was said), "failed" (nothing could be recorded).
+    FindClinician: "answered" (both talk; the flow rests), "nobody", and after "answered": "dropped" (the
+    clinician's line broke while the caller is still there), "done" (the clinician hung up). TakeMessage:
+    "taken", "empty" (nothing was said), "failed" (nothing could be recorded).
     """
 
     outcome: str
@@ -169,8 +171,8 @@ class RecordConsent:
 class Note:
     """One entry of the call's path, for its note.
 
-    Kinds: node (node, type, prompt), choice (node, key, next), repeat (node), wrong_key (node), silence (node),
-    human (node: why the flow's human was chosen), outcome (node, outcome).
+    Kinds: node (node, type, prompt), choice (node, key, next), repeat (node), wrong_key (node), silence
+    (node), human (node: why the flow's human was chosen), outcome (node, outcome).
     """
 
     kind: str
@@ -181,7 +183,7 @@ class Note:
 class HangUp:
     """Hang up on the caller. Nothing follows."""
 
-    reason: str  # "completed", "message-failed"
+    reason: str  # "completed" or "emergency-advice" (the emergency sentence was the last thing said)
 
 
 Action = (
@@ -190,7 +192,7 @@ Action = (
 
 
 def start(dialplans: Dialplans, line: str, language: str | None = None) -> Position:
-    """The position of a caller who just reached a line; `language` outranks the line's own if there are prompts in it.
+    """The position of a caller who just reached a line; a `language` with prompts outranks the line's own.
 
     Give it Started next. Raises KeyError for an unknown line.
     """
@@ -235,7 +237,7 @@ class _Walk:
             case PromptsEnded(), "asking" if current:
                 self._heard()
             case PromptsEnded(), "leaving" if current:
-                self._end("message-failed" if isinstance(self.node, Voicemail) else "completed")
+                self._end(_parting(self.node))
             case PromptsEnded(), "finding" if current:
                 self._music_again()
             case TimedOut(), "finding" if current:
@@ -255,7 +257,7 @@ class _Walk:
     # moving
 
     def _go(self, node: str, *first: str) -> None:
-        """Go on at `node`, with the prompts `first` before its own; passes nodes that ask nothing of this caller."""
+        """Go on at `node`, with the prompts `first` before its own; menus with a key ahead are passed."""
         onward: _Onward = (node, first)
         while onward is not None:
             onward = self._enter(*onward)
@@ -471,6 +473,11 @@ _OUTCOMES: Mapping[str, tuple[str, ...]] = {
     "talking": ("dropped", "done"),
     "recording": ("taken", "empty", "failed"),
 }
+
+
+def _parting(node: Node) -> str:
+    advised = isinstance(node, Voicemail) or (isinstance(node, Farewell) and node.emergency)
+    return "emergency-advice" if advised else "completed"
 
 
 def _prompt_of(node: Node) -> str | None:

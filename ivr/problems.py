@@ -38,11 +38,16 @@ def from_validation(
     return [
         Problem(
             file=file,
-            path=".".join([*([prefix] if prefix else []), *(str(part) for part in found["loc"])]),
+            path=".".join([*([prefix] if prefix else []), *(str(part) for part in _place(found["loc"]))]),
             sentence=_sentence(found, model),
         )
         for found in error.errors(include_url=False)
     ]
+
+
+def _place(loc: Sequence[int | str]) -> list[int | str]:
+    """Where the reader finds it: without the mark that pydantic puts behind the key of a mapping."""
+    return [part for part in loc if part != "[key]"]
 
 
 def _sentence(found: Mapping[str, Any], model: type[BaseModel]) -> str:
@@ -52,7 +57,15 @@ def _sentence(found: Mapping[str, Any], model: type[BaseModel]) -> str:
         return f'Unknown key "{loc[-1]}".{nearest(str(loc[-1]), known)}'
     if kind == "missing":
         return f'The key "{loc[-1]}" is missing.'
-    message = str(found["msg"]).removeprefix("Value error, ").rstrip(".")
+    if kind == "literal_error":
+        expected = str(found["ctx"]["expected"]).replace("'", '"')
+        return f'"{found["input"]}" is not one of {expected}.'
+    message = (
+        str(found["msg"])
+        .removeprefix("Value error, ")
+        .replace("Input should", "The value should")
+        .rstrip(".")
+    )
     return f"{message}."
 
 
