@@ -74,7 +74,7 @@ class Story:
 def notes_of(
     connectors: Sequence[str], clock: Callable[[], datetime]
 ) -> Callable[[Any, Sequence[CallEnded]], Awaitable[None]]:
-    """The journal's hook: the notes of ended calls and their outbox rows, in the journal's own transaction."""
+    """The journal's hook: notes of ended calls and their outbox rows, in the journal's transaction."""
 
     async def on_ended(connection: Any, ends: Sequence[CallEnded]) -> None:
         finished = [CallFacts.from_json(end.facts) for end in ends if end.facts is not None]
