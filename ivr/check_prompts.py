@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import TemplateError
 
-from ivr.catalog import Catalog, PromptText, placeholders
+from ivr.catalog import Catalog, PromptText
 from ivr.flow import (
     RUNNER_PROMPTS,
     WALK_PROMPTS,
@@ -20,6 +20,7 @@ from ivr.flow import (
     Voicemail,
 )
 from ivr.problems import Problem, nearest
+from ivr.wording import placeholders
 
 LINE_VALUES = frozenset({"emergency", "line"})  # what `ivr.flow.line_values` knows
 SCREEN_VALUES = frozenset({"language", "line"})  # what `Dialplans.offer` knows
