@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import fftconvolve
 
 RATE_HZ = 8000
 FLOOR_DBFS = -96.0
@@ -362,6 +361,8 @@ def correlate(recording: Path | Audio, reference: Path | Audio) -> Match:
     energy = float(np.sum(ref**2))
     if energy <= 0:
         raise ValueError("the reference is silent; nothing can be found with it")
+    from scipy.signal import fftconvolve  # here: importing it takes longer than a phone's whole start
+
     product = fftconvolve(deg, ref[::-1], mode="valid")
     running = np.concatenate(([0.0], np.cumsum(deg**2)))
     local = running[len(ref) :] - running[: len(deg) - len(ref) + 1]
