@@ -1,9 +1,9 @@
 """The outbox: notes on their way to an EMR, one row a (connector, call, version), in PostgreSQL.
 
 The only module of the bridge that speaks to the database. It stores and hands out; what to send and what a
-failure means is decided elsewhere. Invariants: a row is one courier's alone until its claim ends, and a courier
-whose claim ended can no longer mark it; a version is handed out only when every earlier one of its call is
-finished.
+failure means is decided elsewhere. Invariants: a row is one courier's alone until its claim ends, and a
+courier whose claim ended can no longer mark it; a version is handed out only when every earlier one of its
+call is finished.
 """
 
 import asyncio
@@ -88,7 +88,7 @@ async def enqueue(
 
     Renders the note text itself. A replay of the same (call, version) changes nothing. `connectors` are
     names; with none, the notes are stored and wait for nobody. `now` is aware UTC. `connection` is an asyncpg
-    connection, or one from a pool; it is one statement whatever the number. Raises asyncpg errors as they come.
+    connection, or one from a pool; it is one statement whatever the number. Raises asyncpg's errors.
     """
     if not finished:
         return
@@ -292,8 +292,8 @@ class OutboxDatabase:
     async def listen(self, wake: Callable[[], None]) -> None:
         """Call `wake` for every batch of new rows, until the connection is lost.
 
-        Raises DatabaseAway then, or when there is no connection to be had; never returns. Calls `wake` once at
-        the start, for what came before.
+        Raises DatabaseAway then, or when there is no connection to be had; never returns. Calls `wake` once
+        at the start, for what came before.
         """
         lost = asyncio.Event()
         try:
