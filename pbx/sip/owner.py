@@ -1,0 +1,426 @@
+"""The pj thread: the only place where pjsua2 objects are made, called and freed.
+
+Rules, each learned from a crash (tests/integration/test_engine_crash.py shows them):
+- a Call stays in the registry until DISCONNECTED and is freed on this thread after that callback has returned;
+- it is freed before any new call can take its slot: freeing a stale Call hangs up whoever has the slot now;
+- an exception in a callback of pjsua2 would vanish: each callback is wrapped, logs and counts;
+- tracebacks are logged as text: a kept traceback would keep a Call and free it on another thread;
+- at the end all calls are hung up and freed before the library is destroyed.
+"""
+
+import heapq
+import ipaddress
+import itertools
+import logging
+import queue
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pjsua2 as pj
+
+from pbx.core import causes
+from pbx.core.causes import Cause
+from pbx.core.legs import Ended, LegEvent, LegId, PlayId
+from pbx.sip import wire
+from pbx.sip.account import Line
+from pbx.sip.bounds import Bounds
+from pbx.sip.endpoint import Endpoint
+from pbx.sip.leg import Leg
+from pbx.sip.patch import Patch
+from pbx.sip.recording import Recordings
+from pbx.sip.settings import EngineSettings
+from pbx.sip.wav import WavError
+
+log = logging.getLogger("careline.engine")
+Command = tuple[Callable[..., None], LegId | None, tuple[Any, ...]]
+COMMANDS_A_TURN = 500
+GOODBYE_S = 1.0  # for the answers to our BYEs before the library is destroyed
+COUNTED = (
+    "incoming",
+    "answered",
+    "ended",
+    "dialled",
+    "rejected_overload",
+    "callback_errors",
+    "command_errors",
+    "unacked_freed",
+    "unanswered_freed",
+    "media_lost",
+    "active",
+    "loop_lag_ms",
+)
+
+
+class EngineError(Exception):
+    """The engine cannot start or stop; the text is a sentence that says what to do."""
+
+
+class Owner:
+    """Everything of the pj thread. Only `opened`, `failure` and `counts` are read by other threads."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        commands: "queue.SimpleQueue[Command]",
+        new_leg_id: Callable[[], LegId],
+        post: Callable[[list[LegEvent]], None],
+    ) -> None:
+        self.settings = settings
+        self.new_leg_id = new_leg_id
+        self.opened = threading.Event()
+        self.failure: str | None = None
+        self.counts = dict.fromkeys(COUNTED, 0)
+        self.legs: dict[LegId, Leg] = {}
+        self.refusals: dict[int, pj.Call] = {}
+        self.grave: list[pj.Call] = []
+        self.admission = settings.max_calls
+        self.incoming_legs = 0
+        self._commands = commands
+        self._post = post
+        self._events: list[LegEvent] = []
+        self._unstarted: list[LegId] = []
+        self._timers: list[tuple[float, int, LegId, Callable[..., None], tuple[Any, ...]]] = []
+        self._timer_numbers = itertools.count()
+        self._stop_by_s: float | None = None
+        self._worst_lag_s = 0.0
+        self._lag_window_s = 0.0
+
+    # --- life of the thread ------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Body of the pj thread."""
+        with tempfile.TemporaryDirectory(prefix="careline-engine-") as folder:
+            endpoint: Endpoint | None = None
+            try:
+                endpoint = Endpoint(self.settings)
+                self._open(endpoint, Path(folder))
+            except (pj.Error, WavError, OSError) as error:
+                self.failure = self._opening_failed(error)
+                del error
+            except Exception:
+                self.failure = "The SIP endpoint could not be opened; look at the log."
+                log.error("Opening failed\n%s", traceback.format_exc(), extra={"action": "open"})
+            if endpoint is not None:
+                if self.failure is None:
+                    self.opened.set()
+                    self._turn_until_stopped(endpoint)
+                self._close(endpoint)
+            self.opened.set()
+
+    def _open(self, endpoint: Endpoint, folder: Path) -> None:
+        endpoint.open()
+        s = self.settings
+        self.answers = {code: _answer(code) for code in (180, 183, 200)}
+        self._hangups: dict[Cause, pj.CallOpParam] = {}
+        self.overload_answer = self.hangup_param(Cause.OVERLOAD, 503, s.retry_after_s)
+        self.bounds = Bounds(self, s)
+        self.patch = Patch(self, s, folder)
+        self.recordings = Recordings(self)
+        # The first one takes incoming calls and makes those a REFER asks for, which go to the edge whatever
+        # host they name; the second one makes ours, whose URI already names the edge.
+        self._line = Line(self, endpoint.account_config(10, s.edge))
+        self._line_direct = Line(self, endpoint.account_config(0))
+
+    def _opening_failed(self, error: Exception) -> str:
+        s = self.settings
+        if isinstance(error, pj.Error):
+            where = f"{s.address} port {s.sip_port}"
+            return (
+                f"The SIP endpoint on {where} could not be opened: {error.reason}; is another engine running?"
+            )
+        return f"The engine could not start: {error}"
+
+    def _turn_until_stopped(self, endpoint: Endpoint) -> None:
+        while True:
+            began_s = time.monotonic()
+            endpoint.poll()
+            self._run_commands()
+            now_s = time.monotonic()
+            self._run_timers(now_s)
+            self.bounds.check(now_s)
+            if self.recordings.busy:
+                self.recordings.check(now_s)
+            if self._unstarted:
+                self._check_unstarted()
+            self.bury()
+            self._flush()
+            self._measure(began_s, now_s)
+            if self._stop_by_s is not None and now_s >= self._stop_by_s and not self.recordings.busy:
+                return
+
+    def begin_stop(self, within_s: float) -> None:
+        """Command: admit nobody, end everybody, leave after their BYEs had a moment to be answered."""
+        if self._stop_by_s is not None:
+            return
+        self.admission = 0
+        for leg in list(self.legs.values()):
+            leg.finish(Cause.SHUTDOWN, 503)
+        self.recordings.close_all()
+        had_legs = self.counts["incoming"] or self.counts["dialled"]
+        self._stop_by_s = time.monotonic() + (min(GOODBYE_S, within_s / 2) if had_legs else 0.0)
+
+    def _close(self, endpoint: Endpoint) -> None:
+        """Free every object, then destroy the library."""
+        if self.failure is None:
+            self.bury()
+            self.patch.close()
+            del self._line, self._line_direct
+        self.refusals.clear()
+        self.bury()
+        endpoint.close(quietly=self.failure is not None)
+        self._flush()
+
+    # --- commands ----------------------------------------------------------------------------
+
+    def _run_commands(self) -> None:
+        for _ in range(COMMANDS_A_TURN):
+            try:
+                function, leg_id, arguments = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                if leg_id is None:
+                    function(self, *arguments)
+                elif (leg := self.legs.get(leg_id)) is not None:
+                    function(leg, *arguments)
+                    leg = None
+            except Exception:
+                self._command_failed(function, leg_id)
+
+    def _command_failed(self, function: Callable[..., None], leg_id: LegId | None) -> None:
+        self.counts["command_errors"] += 1
+        log.warning(
+            "A command failed\n%s",
+            _text_of_error(),
+            extra={"action": "command", "command": getattr(function, "__name__", "?"), "leg": leg_id},
+        )
+
+    def set_admission(self, max_calls: int) -> None:
+        """Command: bound on incoming legs."""
+        self.admission = max_calls if self._stop_by_s is None else 0
+
+    def dial(
+        self,
+        leg_id: LegId,
+        target_uri: str,
+        caller_user: str,
+        caller_display: str,
+        headers: Mapping[str, str],
+    ) -> None:
+        """Command: make a leg; every failure is its Ended."""
+        self.bury()
+        self.counts["dialled"] += 1
+        leg = Leg(self, self._line_direct, leg_id)
+        self.legs[leg_id] = leg
+        if self._stop_by_s is not None:
+            leg.finish(Cause.SHUTDOWN)
+            return
+        if not self.can_dial(target_uri, routed=False):
+            log.warning("A target names no IP address", extra={"action": "dial", "leg": leg_id})
+            leg.finish(Cause.NOT_FOUND)
+            return
+        prm = _call_param()
+        prm.txOption.localUri = wire.name_addr(
+            caller_user, caller_display, f"{self.settings.address}:{self.settings.sip_port}"
+        )
+        for name, value in headers.items():
+            prm.txOption.headers.append(_header(name, value))
+        self.bounds.dialled(leg_id, time.monotonic())
+        try:
+            leg.makeCall(target_uri, prm)
+        except pj.Error as error:
+            log.warning(
+                "A call could not be made", extra={"action": "dial", "leg": leg_id, "reason": error.reason}
+            )
+            if not leg.over:
+                leg.finish(Cause.ERROR)
+
+    def record(self, path: Path, legs: Sequence[LegId]) -> None:
+        """Command: see Recordings.start."""
+        self.recordings.start(path, legs)
+
+    def stop_record(self, path: Path) -> None:
+        """Command: see Recordings.stop."""
+        self.recordings.stop(path)
+
+    # --- for legs ----------------------------------------------------------------------------
+
+    def emit(self, event: LegEvent) -> None:
+        """Tell the application; events leave together at the end of the turn."""
+        self._events.append(event)
+
+    def admit(self, leg: Leg) -> None:
+        """Register an incoming leg."""
+        self.legs[leg.leg_id] = leg
+        self.incoming_legs += 1
+        self.bounds.incoming(leg.leg_id, time.monotonic())
+
+    def leg_over(self, leg: Leg, ended: Ended) -> None:
+        """Unregister a leg; the object goes to the grave."""
+        self.grave.append(leg)
+        if self.legs.pop(leg.leg_id, None) is None:
+            return
+        if leg.inbound:
+            self.incoming_legs -= 1
+        if leg.stand_in is not None:  # an INVITE with Replaces that came to nothing
+            child = self.legs.pop(leg.stand_in, None)
+            if child is not None and not child.announced:
+                self.grave.append(child)
+        self.patch.detach(leg)
+        if leg.announced:
+            self.counts["ended"] += 1
+            self.recordings.leg_over(leg, ended)
+
+    def referred_leg(self, parent: Leg) -> Leg:
+        """A leg for the call the library makes after a REFER."""
+        leg = Leg(self, parent.line, self.new_leg_id())
+        self.legs[leg.leg_id] = leg
+        self.counts["dialled"] += 1
+        self.bounds.dialled(leg.leg_id, time.monotonic())
+        self._unstarted.append(leg.leg_id)
+        return leg
+
+    def stand_in(self, parent: Leg) -> Leg:
+        """A leg that will take the place of `parent` when the INVITE with Replaces succeeds."""
+        leg = Leg(self, parent.line, self.new_leg_id(), inbound=False)
+        leg.announced = False
+        self.legs[leg.leg_id] = leg
+        parent.stand_in = leg.leg_id
+        return leg
+
+    def _line_of(self, parent: Leg) -> Line:
+        return parent.line
+
+    def _check_unstarted(self) -> None:
+        """A REFER whose call the library could not make has no callback: its leg ends here."""
+        for leg_id in self._unstarted:
+            leg = self.legs.get(leg_id)
+            if leg is not None and leg.getId() == pj.PJSUA_INVALID_ID:
+                leg.finish(Cause.ERROR)
+        self._unstarted.clear()
+
+    def can_dial(self, uri: str, *, routed: bool) -> bool:
+        """Whether a call to `uri` needs no name lookup of ours: an IP address, or the edge as next hop."""
+        if any(ord(c) < 0x20 for c in uri):
+            return False
+        if routed and self.settings.edge:
+            return True
+        try:
+            ipaddress.ip_address(wire.uri_host(uri).strip("[]"))
+        except ValueError:
+            return False
+        return True
+
+    def leg_of_replaces(self, replaces: str) -> LegId | None:
+        """The leg of ours that has the Call-ID named by an escaped Replaces header, or None."""
+        call_id = wire.replaced_call_id(replaces)
+        for leg_id, leg in self.legs.items():
+            if leg.getId() != pj.PJSUA_INVALID_ID and leg.getInfo().callIdString == call_id:
+                return leg_id
+        return None
+
+    def hangup_param(self, cause: Cause, code: int, retry_after_s: int | None = None) -> pj.CallOpParam:
+        """What a hang-up sends: status code, Reason (RFC 3326) and Retry-After; shared where it is the common one."""
+        if code == 0 and retry_after_s is None and (known := self._hangups.get(cause)) is not None:
+            return known
+        prm = pj.CallOpParam()
+        prm.statusCode = code
+        prm.txOption.headers.append(_header("Reason", causes.reason_header(cause)))
+        if retry_after_s is not None:
+            prm.txOption.headers.append(_header("Retry-After", str(retry_after_s)))
+        elif code == 0:
+            self._hangups[cause] = prm
+        return prm
+
+    def callback_failed(self, name: str, leg_id: LegId | None) -> None:
+        """Log and count the exception being handled, which the library would swallow."""
+        self.counts["callback_errors"] += 1
+        log.error(
+            "A callback failed\n%s",
+            _text_of_error(),
+            extra={"action": "callback", "callback": name, "leg": leg_id},
+        )
+
+    def bury(self) -> None:
+        """Free ended Call objects: here, between callbacks, and before a new call may get their slot."""
+        self.grave.clear()
+
+    # --- time --------------------------------------------------------------------------------
+
+    def later(
+        self, after_s: float, leg_id: LegId, function: Callable[..., None], arguments: tuple[Any, ...]
+    ) -> None:
+        """Call `function(leg, *arguments)` after a while, if the leg still lives."""
+        entry = (time.monotonic() + after_s, next(self._timer_numbers), leg_id, function, arguments)
+        heapq.heappush(self._timers, entry)
+
+    def play_ends(self, at_s: float, leg_id: LegId, play_id: PlayId) -> None:
+        """End a play at a time of the monotonic clock."""
+        heapq.heappush(
+            self._timers, (at_s, next(self._timer_numbers), leg_id, Owner._play_over, (self, play_id))
+        )
+
+    @staticmethod
+    def _play_over(leg: Leg, owner: "Owner", play_id: PlayId) -> None:
+        owner.patch.end_play(leg, completed=True, play_id=play_id)
+
+    def _run_timers(self, now_s: float) -> None:
+        while self._timers and self._timers[0][0] <= now_s:
+            _, _, leg_id, function, arguments = heapq.heappop(self._timers)
+            leg = self.legs.get(leg_id)
+            if leg is not None:
+                try:
+                    function(leg, *arguments)
+                except Exception:
+                    self._command_failed(function, leg_id)
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        if self._events:
+            events, self._events = self._events, []
+            self._post(events)
+
+    def _measure(self, began_s: float, now_s: float) -> None:
+        """Loop lag: the longest turn of the last second beyond the 5 ms it may sleep."""
+        self._worst_lag_s = max(self._worst_lag_s, now_s - began_s - 0.005)
+        if now_s >= self._lag_window_s:
+            self._lag_window_s = now_s + 1.0
+            self.counts["loop_lag_ms"] = round(self._worst_lag_s * 1000)
+            self._worst_lag_s = 0.0
+        self.counts["active"] = len(self.legs)
+
+
+def _call_param() -> pj.CallOpParam:
+    """Parameters of a call with one audio stream and nothing else."""
+    prm = pj.CallOpParam(True)
+    prm.opt.audioCount = 1
+    prm.opt.textCount = 0
+    return prm
+
+
+def _answer(code: int) -> pj.CallOpParam:
+    prm = _call_param()
+    prm.statusCode = code
+    return prm
+
+
+def _header(name: str, value: str) -> pj.SipHeader:
+    header = pj.SipHeader()
+    header.hName = wire.one_line(name)
+    header.hValue = wire.one_line(value)
+    return header
+
+
+def _text_of_error() -> str:
+    """The exception being handled, as text without its message's values: type and places only."""
+    kind, error, trace = sys.exc_info()
+    reason = error.reason if isinstance(error, pj.Error) else ""
+    places = "".join(traceback.format_tb(trace))
+    return f"{places}{kind.__name__ if kind else ''} {reason}".rstrip()
