@@ -4,9 +4,9 @@ The package itself is never imported: its API trusts every local user and makes 
 Here every role has its own random password (SCRAM), root is dropped, and every commit is on disk before it is
 answered (fsync and synchronous_commit stay on), so kill -9 loses nothing that was committed.
 
-Layout under `state_dir`, everything owned by the user the server runs as:
-`postgres/data` (0700), `postgres/run` (unix socket), `secrets/<role>.password` (0600), and `pg-bin/<version>` when
-that user cannot read the wheel's own files.
+Layout under `state_dir`, everything owned by the user the server runs as: `postgres/data` (0700),
+`postgres/run` (unix socket), `secrets/<role>.password` (0600), and `pg-bin/<version>` when that user cannot
+read the wheel's own files.
 """
 
 import asyncio
@@ -242,7 +242,8 @@ class EmbeddedPostgres:
         if have != str(major):
             raise PostgresError(
                 f"{self.data} was made by PostgreSQL {have} and this careline brings PostgreSQL {major}. "
-                f"Nothing was changed. Either install the careline release that brought PostgreSQL {have}, dump "
+                f"Nothing was changed. Either install the careline release that brought PostgreSQL "
+                f"{have}, dump "
                 f"with its pg_dump, move {self.data} away and restore into the new server; or run pg_upgrade "
                 "with both versions."
             )
@@ -254,7 +255,8 @@ class EmbeddedPostgres:
                 probe.bind(("127.0.0.1", self.port))
             except OSError as error:
                 raise PostgresError(
-                    f"PostgreSQL's port {self.port} on 127.0.0.1 is not free ({error.strerror}); stop the program "
+                    f"PostgreSQL's port {self.port} on 127.0.0.1 is not free ({error.strerror}); stop the "
+                    f"program "
                     f"that uses it (ss -ltnp 'sport = :{self.port}' names it) or set another database.port."
                 ) from error
 
@@ -437,5 +439,8 @@ def _disk_sentence(what: str, where: Path, error: OSError | shutil.Error) -> str
     if code in (errno.ENOSPC, errno.EDQUOT):
         return f"PostgreSQL could not write {what} because the disk of {where} is full; free some room."
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"PostgreSQL could not make {what} in {where}: permission denied; run as root or set another state_dir."
+        return (
+            f"PostgreSQL could not make {what} in {where}: permission denied; "
+            "run as root or choose another state_dir."
+        )
     return f"PostgreSQL could not make {what} in {where}: {error.strerror or error}."

@@ -134,7 +134,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
-        """Lend a connection inside a transaction: committed at the end, undone when an exception leaves it."""
+        """Lend a connection inside a transaction: committed at the end, undone when an exception leaves."""
         async with self.connection() as connection, connection.transaction():
             yield connection
 

@@ -1,7 +1,7 @@
-"""Forward-only schema changes: `migrations/NNNN_name.sql`, each applied once, in its own transaction, in order.
+"""Forward-only schema changes: `migrations/NNNN_name.sql`, each applied once, in order, in its transaction.
 
-An applied file never changes: it is known by its checksum, and a changed file is refused. Many processes may call
-`migrate` at once; an advisory lock lets one of them work while the others wait.
+An applied file never changes: it is known by its checksum, and a changed file is refused. Many processes may
+call `migrate` at once; an advisory lock lets one of them work while the others wait.
 """
 
 import hashlib
@@ -51,8 +51,8 @@ def load(folder: Path = MIGRATIONS) -> list[Migration]:
     for expected, migration in enumerate(found, start=1):
         if migration.version != expected:
             raise MigrationError(
-                f"{folder} has migration {migration.version:04d} where {expected:04d} must come; numbers have no "
-                "gaps and no repeats."
+                f"{folder} has migration {migration.version:04d} where {expected:04d} must come; "
+                "numbers have no gaps and no repeats."
             )
     return found
 
@@ -97,6 +97,6 @@ def _check(files: Sequence[Migration], known: dict[int, str]) -> None:
     for migration in files:
         if migration.version in known and known[migration.version] != migration.checksum:
             raise MigrationError(
-                f"Migration {migration.version:04d}_{migration.name}.sql was changed after this database applied "
-                "it; put the released file back and make the change in a new migration."
+                f"Migration {migration.version:04d}_{migration.name}.sql was changed after this database "
+                "applied it; put the released file back and make the change in a new migration."
             )

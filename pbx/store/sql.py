@@ -1,6 +1,6 @@
 """Named SQL: every query lives in `queries/<noun>.sql` as `-- name: x` blocks, never inside Python.
 
-A block runs from its name line to the next one; comment lines after the name describe it and stay in the text.
+A block runs from its name line to the next one; comment lines after the name describe it and stay in it.
 """
 
 import re
