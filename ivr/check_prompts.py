@@ -84,7 +84,7 @@ def _used(file: str, catalog: Catalog, used: Mapping[str, str]) -> Iterator[Prob
             hint = nearest(name, catalog.prompts)
             yield _fault(file, name, f"This prompt is missing; it is used by {place}.{hint}")
             continue
-        known = SCREEN_VALUES if name in RUNNER_PROMPTS else LINE_VALUES
+        known = SCREEN_VALUES if name == "screen" else LINE_VALUES
         for value in sorted(set(catalog.prompts[name].values) - known):
             yield _fault(
                 file,

@@ -7,6 +7,7 @@ A flow is a graph of named nodes without expressions. Reading the files is `ivr.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -134,8 +135,8 @@ NODE_TYPES: Mapping[str, type[Node]] = {
 }
 
 
-RUNNER_PROMPTS = ("screen", "screen_wrong_key", "caller_gone", "call_taken")
-"""Said to clinicians by whoever runs the call; no node names them."""
+RUNNER_PROMPTS = ("screen", "caller_gone", "call_taken", "fault")
+"""Said by whoever runs the call; no node names them. All but `fault` are for clinicians."""
 
 WALK_PROMPTS = ("emergency", "confused", "no_key", "wrong_key", "message_failed", "clinician_dropped")
 """Said to callers by the interpreter on its own."""
@@ -183,6 +184,7 @@ class PromptRef:
 class Dialplans:
     """Everything a worker needs to talk to callers, checked as a whole."""
 
+    folder: Path  # where they were read; recorded prompts lie in it
     flows: Mapping[str, Flow]  # by file name without .toml
     lines: Mapping[str, Line]  # by name in numbers.toml
     by_number: Mapping[str, str]  # normalised number to line name

@@ -78,6 +78,7 @@ def load_dialplans(folder: Path) -> Dialplans:
     if numbers is None or any(not problem.warning for problem in problems):
         raise DialplanError(problems)
     return Dialplans(
+        folder=folder,
         flows=flows,
         lines=numbers.lines,
         by_number={normalise_number(n): name for name, line in numbers.lines.items() for n in line.numbers},
