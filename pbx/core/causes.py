@@ -50,7 +50,8 @@ _OF_STATUS: dict[int, Cause] = {
     608: Cause.REJECTED,
 }
 
-# ITU-T Q.850 table 1, grouped as RFC 4497 section 8.4.4 maps them to SIP; what is not listed says nothing to us.
+# ITU-T Q.850 table 1, grouped as RFC 4497 section 8.4.4 maps them to SIP; what is not listed says nothing to
+# us.
 _OF_Q850: dict[int, Cause] = {
     1: Cause.NOT_FOUND,  # unallocated number
     2: Cause.UNREACHABLE,  # no route to transit network
@@ -121,8 +122,8 @@ _WORDS: dict[Cause, str] = {
 def of_status(code: int, *, ringing: bool = False) -> Cause:
     """The cause behind a final SIP status (300-699) of an INVITE.
 
-    `ringing`: a provisional response above 100 came before. It tells a phone nobody picked up (408, 480) from a
-    person without a phone online (480 of our own registrar, RFC 3261 21.4.18) or a host that is down (408).
+    `ringing`: a provisional response above 100 came before. It tells a phone nobody picked up (408, 480) from
+    a person without a phone online (480 of our own registrar, RFC 3261 21.4.18) or a host that is down (408).
     """
     if code == 408:
         return Cause.NO_ANSWER if ringing else Cause.UNREACHABLE
@@ -139,8 +140,8 @@ def of_q850(value: int) -> Cause | None:
 def of_response(code: int, q850: int | None, *, ringing: bool = False) -> Cause:
     """The cause behind a final response with an optional Q.850 value in its Reason header.
 
-    The network's own value wins (a gateway's 503 may be a busy line), except "normal" values, which say nothing
-    about a call that was not set up.
+    The network's own value wins (a gateway's 503 may be a busy line), except "normal" values, which say
+    nothing about a call that was not set up.
     """
     if q850 is not None:
         told = of_q850(q850)

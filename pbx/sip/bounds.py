@@ -1,7 +1,8 @@
 """Bounds that no leg may escape: unanswered INVITEs, 200s without ACK, dials without an end, lost media.
 
-Each bound is a queue in order of its deadline, because every leg gets the same time; looking at the heads costs
-nothing however many legs there are. Leg ids of ended legs stay in the queues until their deadline and are skipped.
+Each bound is a queue in order of its deadline, because every leg gets the same time; looking at the heads
+costs nothing however many legs there are. Leg ids of ended legs stay in the queues until their deadline and
+are skipped.
 """
 
 import logging
@@ -83,7 +84,10 @@ class Bounds:
                 self._media.append((now_s + self._sample_s, leg_id))
 
     def _is_lost(self, leg: "Leg", now_s: float) -> bool:
-        """Whether nothing came for media_loss_s; RTCP counts as life, for a phone on mute may send no audio."""
+        """Whether nothing came for media_loss_s.
+
+        RTCP counts as life, for a phone on mute may send no audio.
+        """
         try:
             stat = leg.getStreamStat(leg.audio_index).rtcp
         except pj.Error:  # no stream just now (a re-INVITE is under way, or held both ways)

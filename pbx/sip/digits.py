@@ -16,7 +16,10 @@ class DigitPairing:
     __slots__ = ("_unpaired", "_window_s")
 
     def __init__(self, window_s: float = 1.0) -> None:
-        """`window_s`: longest time between the two reports of one press; INFO comes after the key is released."""
+        """`window_s`: longest time between the two reports of one press.
+
+        INFO comes after the key is released.
+        """
         self._window_s = window_s
         self._unpaired: deque[tuple[float, str, str]] = deque(maxlen=32)
 

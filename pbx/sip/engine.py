@@ -1,8 +1,9 @@
 """The telephony engine as the rest of the worker sees it: commands in, events out, no pjsua2 object anywhere.
 
 All commands may be given from any thread, return at once and raise nothing about the leg: what became of them
-is told by events (pbx.core.legs), which arrive on the event loop that ran `start`, in order. A command for a leg
-that has ended is ignored. Not here: what a call does (pbx.calls), how a leg works (leg), the pj thread (owner).
+is told by events (pbx.core.legs), which arrive on the event loop that ran `start`, in order. A command for a
+leg that has ended is ignored. Not here: what a call does (pbx.calls), how a leg works (leg), the pj thread
+(owner).
 """
 
 import asyncio
@@ -61,8 +62,8 @@ class Engine:
     async def stop(self, within_s: float = 10.0) -> None:
         """Hang up every leg, tell its Ended, close the endpoint. May be called twice.
 
-        Raises EngineError when the pj thread has not ended within `within_s` (and then it never will: leave the
-        process by os._exit).
+        Raises EngineError when the pj thread has not ended within `within_s` (and then it never will: leave
+        the process by os._exit).
         """
         owner, thread = self._owner, self._thread
         if owner is None or thread is None:
@@ -142,7 +143,10 @@ class Engine:
         self._commands.put((Leg.do_send_digits, leg, (digits,)))
 
     def refer(self, leg: LegId, target_uri: str) -> None:
-        """Blind transfer: ask the far end to call `target_uri` (RFC 3515); TransferProgress tells how it goes."""
+        """Blind transfer: ask the far end to call `target_uri` (RFC 3515).
+
+        TransferProgress tells how it goes.
+        """
         self._commands.put((Leg.do_refer, leg, (target_uri,)))
 
     def refer_to(self, leg: LegId, other_leg: LegId) -> None:
@@ -177,7 +181,10 @@ class Engine:
         self._commands.put((Leg.do_unbridge, a, (b,)))
 
     def record(self, path: Path, legs: Sequence[LegId]) -> None:
-        """Record the mix of what `legs` say into one WAV; ends by stop_record or with the last of the legs."""
+        """Record the mix of what `legs` say into one WAV.
+
+        Ends by stop_record or with the last of the legs.
+        """
         self._commands.put((Owner.record, None, (path, tuple(legs))))
 
     def stop_record(self, path: Path) -> None:

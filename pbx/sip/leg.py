@@ -1,8 +1,8 @@
 """One leg: a pjsua2 Call with what we know about it. Lives and dies on the pj thread.
 
 `do_…` methods are commands of the engine; `on…` methods are callbacks of the library; both end in events.
-A leg says Ended exactly once, whoever ended it and however. Other legs are named by id, never by reference, so
-that no cycle keeps a Call for the garbage collector, which may run on another thread.
+A leg says Ended exactly once, whoever ended it and however. Other legs are named by id, never by reference,
+so that no cycle keeps a Call for the garbage collector, which may run on another thread.
 """
 
 import logging
@@ -193,7 +193,10 @@ class Leg(pj.Call):
             self.owner.patch.unbridge(self, other_leg)
 
     def finish(self, cause: Cause, code: int = 0, retry_after_s: int | None = None) -> None:
-        """End the leg for a reason of ours. DISCONNECTED comes back inside hangup; if not, we say it ourselves."""
+        """End the leg for a reason of ours.
+
+        DISCONNECTED comes back inside hangup; if not, we say it ourselves.
+        """
         if self.over or self.local_cause is not None:
             return
         self.local_cause = cause
@@ -279,9 +282,9 @@ class Leg(pj.Call):
     def onCallTsxState(self, prm: pj.OnCallTsxStateParam) -> None:
         """A key by INFO application/dtmf, which the library does not read."""
         state = prm.e.body.tsxState
-        if state.tsx.method == "INFO" and state.tsx.role == pj.PJSIP_ROLE_UAS:
-            if state.tsx.state == pj.PJSIP_TSX_STATE_TRYING:
-                self._pressed(wire.bare_digit(state.src.rdata.wholeMsg), "info")
+        tsx = state.tsx
+        if tsx.method == "INFO" and tsx.role == pj.PJSIP_ROLE_UAS and tsx.state == pj.PJSIP_TSX_STATE_TRYING:
+            self._pressed(wire.bare_digit(state.src.rdata.wholeMsg), "info")
 
     @guarded("onCallTransferRequest")
     def onCallTransferRequest(self, prm: pj.OnCallTransferRequestParam) -> None:

@@ -1,7 +1,8 @@
 """The pj thread: the only place where pjsua2 objects are made, called and freed.
 
 Rules, each learned from a crash (tests/integration/test_engine_crash.py shows them):
-- a Call stays in the registry until DISCONNECTED and is freed on this thread after that callback has returned;
+- a Call stays in the registry until DISCONNECTED and is freed on this thread after that callback has
+returned;
 - it is freed before any new call can take its slot: freeing a stale Call hangs up whoever has the slot now;
 - an exception in a callback of pjsua2 would vanish: each callback is wrapped, logs and counts;
 - tracebacks are logged as text: a kept traceback would keep a Call and free it on another thread;
@@ -326,7 +327,10 @@ class Owner:
         return None
 
     def hangup_param(self, cause: Cause, code: int, retry_after_s: int | None = None) -> pj.CallOpParam:
-        """What a hang-up sends: status code, Reason (RFC 3326) and Retry-After; shared where it is the common one."""
+        """What a hang-up sends: status code, Reason (RFC 3326) and Retry-After.
+
+        Shared where it is the common one.
+        """
         if code == 0 and retry_after_s is None and (known := self._hangups.get(cause)) is not None:
             return known
         prm = pj.CallOpParam()

@@ -1,8 +1,9 @@
 """Who hears whom: plays, hold music and bridges on the conference port of each leg. Only on the pj thread.
 
-What is wanted is kept on the leg (play, music, peers); `attach` makes it so whenever the audio of a leg appears
-or was made anew by a re-INVITE. The end of a play is known from the length of its files and the clock: a
-callback at the end of a file would come on a thread of the library and could meet a player that is being freed.
+What is wanted is kept on the leg (play, music, peers); `attach` makes it so whenever the audio of a leg
+appears or was made anew by a re-INVITE. The end of a play is known from the length of its files and the
+clock: a callback at the end of a file would come on a thread of the library and could meet a player that is
+being freed.
 """
 
 import time
@@ -39,7 +40,10 @@ class Patch:
     """Connections of all legs of one engine."""
 
     def __init__(self, owner: "Owner", settings: EngineSettings, folder: Path) -> None:
-        """`folder`: a directory of our own for the silence. Raises WavError when the hold music is unusable."""
+        """`folder`: a directory of our own for the silence.
+
+        Raises WavError when the hold music is unusable.
+        """
         self._owner = owner
         self._lengths = wav.Lengths()
         self._lead_in_ms = settings.lead_in_ms

@@ -1,8 +1,8 @@
 """Recordings: the mix of what some legs say, one WAV file each. Only on the pj thread.
 
-A recording ends by command or with the last of its legs. The library writes the final header a little after the
-recorder is freed, on its own thread, so a recording is over when the header names the length of the file, or
-after CLOSE_WITHIN_S. The Ended of a leg waits for the recordings that were closed because of it.
+A recording ends by command or with the last of its legs. The library writes the final header a little after
+the recorder is freed, on its own thread, so a recording is over when the header names the length of the file,
+or after CLOSE_WITHIN_S. The Ended of a leg waits for the recordings that were closed because of it.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""What the engine has to be told: one frozen value, made by the composition root from the configuration tree."""
+"""What the engine has to be told: one frozen value, made by the composition root from the configuration."""
 
 from dataclasses import dataclass
 from pathlib import Path

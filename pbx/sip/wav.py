@@ -45,9 +45,8 @@ def read_length(path: Path | str) -> int:
     except (OSError, wave.Error, EOFError) as error:
         raise WavError(f"{path} is not a WAV file of PCM audio ({error}); render it again.") from error
     if shape != (RATE_HZ, 1, 2):
-        raise WavError(
-            f"{path} is {shape[0]} Hz, {shape[1]} channels, {shape[2] * 8} bits; 8000 Hz mono 16 bits is played."
-        )
+        got = f"{shape[0]} Hz, {shape[1]} channels, {shape[2] * 8} bits"
+        raise WavError(f"{path} is {got}; only 8000 Hz, 1 channel, 16 bits is played.")
     if frames == 0:
         raise WavError(f"{path} holds no audio; render it again.")
     return frames * 1000 // RATE_HZ

@@ -110,7 +110,10 @@ def has_sdp(message: str) -> bool:
 
 
 def bare_digit(message: str) -> str:
-    """The key of an INFO with body `application/dtmf`, which is the key alone; empty when it is no such INFO."""
+    """The key of an INFO with body `application/dtmf`, which is the key alone.
+
+    Empty when it is no such INFO.
+    """
     if not any(n == "content-type" and v.lower().startswith("application/dtmf") for n, v in fields(message)):
         return ""
     body = message.partition("\r\n\r\n")[2].strip()
@@ -136,7 +139,10 @@ def uri_host(uri: str) -> str:
 
 
 def replaced_call_id(query: str) -> str:
-    """Call-ID in the Replaces header (RFC 3891 section 6.1) of a URI's escaped header part; empty when there is none."""
+    """Call-ID in the Replaces header (RFC 3891 section 6.1) of a URI's escaped header part.
+
+    Empty when there is none.
+    """
     for part in query.split("&"):
         name, _, value = part.partition("=")
         if name.strip().lower() == "replaces":
