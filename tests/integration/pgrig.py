@@ -25,6 +25,7 @@ import pytest
 from pbx.edge.postgres import EmbeddedPostgres
 from pbx.store.db import Database
 from pbx.store.migrate import migrate
+from pbx.store.schema import SCHEMA, dump
 
 TEMPLATE = "template_careline"
 
@@ -160,3 +161,20 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await opened.open()
     yield opened
     await opened.close()
+
+
+def main() -> None:
+    """Write pbx/store/schema.sql from the migrations, with a server of its own."""
+    folder = short_folder()
+    running = RunningPostgres(folder)
+    try:
+        running.start()
+        asyncio.run(_make_template(running.server))
+        SCHEMA.write_text(dump(running.server.url(database=TEMPLATE)), encoding="utf-8")
+    finally:
+        running.stop()
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
