@@ -545,14 +545,15 @@ class Phone:
     def do_digits(self, *, call: Call, digits: str, via: str = "rfc4733", ms: int = 160) -> None:
         """Presses keys: rfc4733 events, SIP INFO, or in-band tones."""
         if via == "inband":
+            keys = pj.ToneDescVector()
+            for digit in digits:
+                row_hz, column_hz = tones.dtmf_hz(digit)
+                key = pj.ToneDesc()
+                key.freq1, key.freq2, key.on_msec, key.off_msec, key.volume = row_hz, column_hz, ms, 100, 8000
+                keys.append(key)
             voice = pj.ToneGenerator()
             voice.createToneGenerator(self.options.clock_rate_hz)
-            keys = pj.ToneDigitVector()
-            for digit in digits:
-                key = pj.ToneDigit()
-                key.digit, key.on_msec, key.off_msec, key.volume = digit, ms, 100, 0
-                keys.append(key)
-            voice.playDigits(keys)
+            voice.play(keys, False)
             call.digit_voice = voice
             if call.audio is None:
                 raise ValueError("no media yet: in-band digits cannot be heard")

@@ -118,14 +118,19 @@ def speechlike(ms: int, *, dbfs: float = -20.0, seed: int = 1) -> Audio:
     return np.round(np.clip(out, -32768, 32767)).astype(np.int16)
 
 
+def dtmf_hz(digit: str) -> tuple[int, int]:
+    """The two frequencies of a key. Raises ValueError for an unknown one."""
+    at = _DTMF_KEYS.find(digit.upper())
+    if at < 0:
+        raise ValueError(f"{digit!r} is not a DTMF key; use one of {_DTMF_KEYS}")
+    return _DTMF_ROWS_HZ[at // 4], _DTMF_COLUMNS_HZ[at % 4]
+
+
 def dtmf(digits: str, *, on_ms: int = 100, off_ms: int = 100, dbfs: float = -12.0) -> Audio:
     """In-band DTMF (ITU-T Q.23), each digit followed by a pause. Raises ValueError for an unknown key."""
     parts = []
     for digit in digits:
-        at = _DTMF_KEYS.find(digit.upper())
-        if at < 0:
-            raise ValueError(f"{digit!r} is not a DTMF key; use one of {_DTMF_KEYS}")
-        parts += [tone((_DTMF_ROWS_HZ[at // 4], _DTMF_COLUMNS_HZ[at % 4]), on_ms, dbfs=dbfs), silence(off_ms)]
+        parts += [tone(dtmf_hz(digit), on_ms, dbfs=dbfs), silence(off_ms)]
     return np.concatenate(parts) if parts else silence(0)
 
 
@@ -347,9 +352,11 @@ def dtmf_digits(recording: Path | Audio) -> str:
     return out
 
 
-def correlate(recording: Path | Audio, reference: Path | Audio) -> Match:
+def correlate(recording: Path | Audio, reference: Path | Audio, *, drift_ms: int = 0) -> Match:
     """Finds the reference in the recording by normalised cross-correlation.
 
+    With `drift_ms` each 400 ms piece may lie that much off the whole's place, as when a jitter buffer skips or
+    stretches; the correlation is then the mean of the pieces weighted by energy, without the silent ones.
     Raises ValueError when the recording is shorter than the reference or the reference is silent.
     """
     deg = np.asarray(load(recording), dtype=np.float64)
@@ -358,21 +365,37 @@ def correlate(recording: Path | Audio, reference: Path | Audio) -> Match:
         raise ValueError(
             f"the recording ({len(deg)} samples) is shorter than the reference ({len(ref)} samples)"
         )
-    energy = float(np.sum(ref**2))
-    if energy <= 0:
+    if not ref.any():
         raise ValueError("the reference is silent; nothing can be found with it")
+    at, score = _best_place(deg, ref)
+    if drift_ms:
+        size, slack = 400 * RATE_HZ // 1000, drift_ms * RATE_HZ // 1000
+        found = weights = 0.0
+        for start in range(0, max(1, len(ref) - size + 1), size):
+            piece = ref[start : start + size]
+            place = deg[max(0, at + start - slack) : at + start + size + slack]
+            if dbfs(piece) > SILENCE_DBFS and len(place) >= len(piece):
+                weight = float(np.sum(piece**2))
+                found, weights = found + weight * _best_place(place, piece)[1], weights + weight
+        score = found / weights if weights else score
+    return Match(
+        offset_ms=at * 1000 / RATE_HZ,
+        correlation=score,
+        level_db=dbfs(deg[at : at + len(ref)]) - dbfs(ref),
+    )
+
+
+def _best_place(deg: Samples, ref: Samples) -> tuple[int, float]:
+    """Sample offset and normalised correlation of the best place of `ref` in `deg`."""
     from scipy.signal import fftconvolve  # here: importing it takes longer than a phone's whole start
 
+    energy = float(np.sum(ref**2))
     product = fftconvolve(deg, ref[::-1], mode="valid")
     running = np.concatenate(([0.0], np.cumsum(deg**2)))
     local = running[len(ref) :] - running[: len(deg) - len(ref) + 1]
     score = product / np.sqrt(np.maximum(local, energy * 1e-6) * energy)
     at = int(np.argmax(score))
-    return Match(
-        offset_ms=at * 1000 / RATE_HZ,
-        correlation=float(score[at]),
-        level_db=dbfs(deg[at : at + len(ref)]) - dbfs(ref),
-    )
+    return at, float(score[at])
 
 
 def aligned(recording: Path | Audio, reference: Path | Audio) -> tuple[Audio, Match]:

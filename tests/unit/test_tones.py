@@ -109,6 +109,25 @@ def test_another_prompt_does_not_match() -> None:
     assert tones.correlate(line, tones.speechlike(2000, seed=9)).correlation < 0.3
 
 
+def test_skips_of_a_jitter_buffer_are_forgiven_only_on_request() -> None:
+    prompt = tones.speechlike(3000, seed=4)
+    skipped = np.concatenate(
+        [
+            tones.silence(700),
+            prompt[:8000],
+            prompt[8320:17600],
+            tones.silence(40),
+            prompt[17600:],
+            tones.silence(300),
+        ]
+    )
+    assert tones.correlate(skipped, prompt).correlation < 0.7
+    forgiven = tones.correlate(skipped, prompt, drift_ms=60)
+    assert forgiven.correlation > 0.85
+    other = tones.correlate(skipped, tones.speechlike(3000, seed=5), drift_ms=60)
+    assert other.correlation < 0.4
+
+
 def test_correlation_refuses_what_it_cannot_do() -> None:
     with pytest.raises(
         ValueError, match=r"the recording \(80 samples\) is shorter than the reference \(160 samples\)"
