@@ -1,4 +1,4 @@
-"""Phone accounts and where they are registered. A password is shown once, when it is made; only its HA1 is kept."""
+"""Phone accounts and where they are registered. A password is shown once, when made; only its HA1 is kept."""
 
 import hashlib
 import re
@@ -51,7 +51,7 @@ class PhoneContact:
 
 
 def ha1(username: str, realm: str, password: str, algorithm: str) -> str:
-    """Digest's H(username:realm:password), in hexadecimal (RFC 2617 3.2.2.2; SHA-256: RFC 8760). MD5 or SHA-256."""
+    """Digest's H(username:realm:password) in hexadecimal, RFC 2617 3.2.2.2 ("md5") and RFC 8760 ("sha-256")."""
     text = f"{username}:{realm}:{password}".encode()
     if algorithm == "md5":
         return hashlib.md5(text, usedforsecurity=False).hexdigest()  # the protocol's choice, not ours
@@ -74,11 +74,11 @@ async def add(
     at: datetime,
     password: str | None = None,
 ) -> NewPhone:
-    """Make an account. `at` is aware UTC; without `password` one is made. Raises PhoneError when it cannot be."""
+    """Make an account. `at` is aware UTC; without `password` one is made. Raises PhoneError."""
     if not _NAME.fullmatch(username):
         raise PhoneError(
-            "The user name of a phone has 1 to 32 letters, digits, dots, dashes and underscores, and starts with "
-            "a letter or digit."
+            "The user name of a phone has 1 to 32 letters, digits, dots, dashes and underscores, and starts "
+            "with a letter or digit."
         )
     chosen = new_password() if password is None else password
     if len(chosen) < 8:
@@ -113,7 +113,7 @@ async def renew_password(database: Database, username: str, *, realm: str) -> Ne
 
 
 async def set_enabled(database: Database, username: str, enabled: bool) -> None:
-    """Switch an account off (no more REGISTER or calls) or on. Raises PhoneError when there is none of that name.
+    """Switch an account off (no more REGISTER or calls) or on. Raises PhoneError when there is none.
 
     Contacts it has registered stay until they expire; `pbx.edge.rpc.forget_account` drops them at once.
     """
@@ -145,7 +145,7 @@ async def contacts(database: Database, at: datetime, username: str | None = None
 
 
 async def set_edge_password(database: Database, password: str) -> None:
-    """Let Kamailio's role log in with `password`, on a server that is not our own child (which knows it already)."""
+    """Let Kamailio's role log in with `password`, on a server that is not our own child."""
     statement = await database.fetchval(queries("phones")["set_edge_password"], password)
     await database.execute(str(statement))
 
