@@ -31,7 +31,7 @@ class Breaker:
         return self._open_until
 
     def allowance(self, now: datetime, wanted: int) -> int:
-        """How many deliveries may start now: `wanted` when closed, one probe when its time came, else none."""
+        """How many deliveries may start now: `wanted` when closed, one probe when its time came, else 0."""
         if self._open_until is None:
             return wanted
         return 0 if self._probing or now < self._open_until else min(1, wanted)

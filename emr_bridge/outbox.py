@@ -176,9 +176,9 @@ async def release(connection: Any, row: Claimed, now: datetime) -> bool:
     return await _mark(connection, "release", row, now)
 
 
-async def wake(connection: Any, connector: str, now: datetime) -> None:
-    """The EMR answers again: everything that waits out a failed attempt is due now."""
-    await connection.execute(_SQL["wake"], connector, now)
+async def wake(connection: Any, connector: str, now: datetime, *, unsure_too: bool) -> None:
+    """The EMR answers again: what waits out a failed attempt is due now, `unsure_too` only where it is safe."""
+    await connection.execute(_SQL["wake"], connector, now, unsure_too)
 
 
 async def next_due(connection: Any, connector: str) -> datetime | None:

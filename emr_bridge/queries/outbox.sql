@@ -141,9 +141,10 @@ SELECT count(*) FROM marked
 
 -- name: wake
 -- The EMR answers again: what waits after a failed attempt is due now.
--- $1 connector, $2 now
+-- $1 connector, $2 now, $3 whether also what may be at the EMR already
 UPDATE outbox SET next_attempt_at = $2
 WHERE connector = $1 AND state IN ('queued', 'delivered') AND claimed_by IS NULL AND next_attempt_at > $2
+  AND ($3 OR NOT unsure)
 
 -- name: next_due
 -- When the next row of a connector is due.
