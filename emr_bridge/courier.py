@@ -1,8 +1,8 @@
 """The courier: carries notes from the outbox to every EMR, as often as it takes and never twice.
 
 Any number of couriers may run against one database. Delivery is at least once; that it is filed once follows
-from the conditional create, or from looking before sending. New rows are announced by NOTIFY; a slow tick covers
-for a lost one. A runner: it reads the clock unless it is given one.
+from the conditional create, or from looking before sending. New rows are announced by NOTIFY; a slow tick
+covers for a lost one. A runner: it reads the clock unless it is given one.
 """
 
 import asyncio

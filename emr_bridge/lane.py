@@ -124,7 +124,7 @@ class Lane:
         return min(max(wait_s, 0.02), self._pace.tick_s)
 
     async def _handle(self, row: Claimed) -> None:
-        """One delivery. A fault of ours ends here: the claim runs out, and the row is tried again as unsure."""
+        """One delivery. A fault of ours ends here: the claim runs out, the row is tried again as unsure."""
         self.counts["claimed"] += 1
         self.counts["taken_over"] += row.taken_over
         try:
@@ -268,7 +268,7 @@ class Lane:
     def _retry_s(self, row: Claimed, failure: Failure) -> float:
         """Exponential pause with jitter; never shorter than the server's wish.
 
-        Where a repeat is told only by a search, also not before a request still running there must have ended.
+        Where a repeat is told only by a search, also not before a request still running there has ended.
         """
         doubled = self._pace.first_retry_s * 2.0 ** min(row.attempts - 1, 16)
         pause_s = min(self._pace.longest_retry_s, doubled) * (0.5 + 0.5 * self._jitter())

@@ -177,7 +177,7 @@ async def release(connection: Any, row: Claimed, now: datetime) -> bool:
 
 
 async def wake(connection: Any, connector: str, now: datetime, *, unsure_too: bool) -> None:
-    """The EMR answers again: what waits out a failed attempt is due now, `unsure_too` only where it is safe."""
+    """The EMR answers again: what waits out a failed attempt is due now; `unsure_too` where that is safe."""
     await connection.execute(_SQL["wake"], connector, now, unsure_too)
 
 
