@@ -1,0 +1,31 @@
+/* What careline's worker needs of pjproject beyond its defaults. Part of the wheel's cache key:
+ * any change here rebuilds it. Upstream's defaults stop at 4 calls, select() and 64 sockets. */
+
+/* Capacity: one process, one core, up to 250 callers with two legs each and room to refuse the rest politely. */
+#define PJSUA_MAX_CALLS           1024
+#define PJSUA_MAX_ACC             256
+#define PJSUA_MAX_BUDDIES         512
+#define PJSUA_MAX_PLAYERS         4096
+#define PJSUA_MAX_RECORDERS       4096
+#define PJSUA_MAX_CONF_PORTS      12000   /* legs, players, recorders and taps each take one */
+#define PJ_IOQUEUE_MAX_HANDLES    16384   /* RTP and RTCP of every leg, plus transports; epoll has no FD_SETSIZE */
+#define PJSIP_MAX_TSX_COUNT       16383   /* ended transactions stay 32 s (RFC 3261 17.2.2, timer J) */
+#define PJSIP_MAX_DIALOG_COUNT    8191
+
+/* A burst of INVITEs waits in the kernel instead of being lost. */
+#define PJSIP_UDP_SO_SNDBUF_SIZE  (4 * 1024 * 1024)
+#define PJSIP_UDP_SO_RCVBUF_SIZE  (4 * 1024 * 1024)
+
+/* Route sets, identity headers and ICE candidates of a browser make requests longer than the default 4000. */
+#define PJSIP_MAX_PKT_LEN         8000
+
+/* Features */
+#define PJ_HAS_IPV6               1
+#define PJ_HAS_SSL_SOCK           1
+#define PJMEDIA_HAS_SRTP          1
+#define PJMEDIA_SRTP_HAS_SDES     1
+#define PJMEDIA_HAS_OPUS_CODEC    1
+#define PJMEDIA_HAS_VIDEO         0
+
+/* A server refuses bad input; it does not abort on it. The build script adds NDEBUG. */
+#define PJ_DEBUG                  0
