@@ -1,12 +1,13 @@
 """Kamailio as a supervised child: its configuration is rendered from careline.toml at every start.
 
-What it does is in `templates/`, with the reasons. Here: which values go in, the files around it (destinations,
-addresses, trunk accounts, certificate), all 0600 in the run directory of the user it runs as, and how to see
-that it answers. It dies as a whole: SIGKILL of its first process alone would leave the others on its ports, so
-the supervisor kills the process group.
+What it does is in `templates/`, with the reasons. Here: which values go in, the files around it
+(destinations, addresses, trunk accounts, certificate), all 0600 in the run directory of its user, and how to
+see that it answers. It dies as a whole: SIGKILL of its first process alone would leave the others on its
+ports; the supervisor kills the process group.
 
-A call outlives a restart: nothing about dialogs is kept here, later requests follow the Record-Route we wrote,
-and rtpengine goes on with the media. A phone on TCP, TLS or WebSocket loses its connection and registers again.
+A call outlives a restart: nothing about dialogs is kept here, later requests follow the Record-Route we wrote
+and rtpengine goes on with the media. A phone on TCP, TLS or WebSocket loses its connection and registers
+again.
 """
 
 import asyncio
@@ -301,7 +302,7 @@ def _dispatcher_list(config: Config) -> str:
 
 
 def _address_list(config: Config) -> str:
-    """group, address, mask, port, tag. A trunk we register at calls from its own host if no address is given."""
+    """group, address, mask, port, tag. A trunk we register at calls from its host if none is given."""
     lines = []
     for trunk in config.trunk:
         networks = trunk.addresses or (_resolve(trunk) if trunk.register_account else ())

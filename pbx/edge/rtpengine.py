@@ -1,8 +1,8 @@
 """rtpengine as a supervised child: the media anchor of every leg from outside the workers' network.
 
 It runs in userspace (no kernel module) and keeps its calls in memory alone. When it dies, calls under way
-lose their media and keep their signalling: a re-INVITE of the worker's anchors them anew, because an offer for
-an unknown call makes a new one.
+lose their media and keep their signalling: a re-INVITE of the worker's anchors them anew, because an offer
+for an unknown call makes a new one.
 """
 
 import ipaddress

@@ -51,7 +51,7 @@ class PhoneContact:
 
 
 def ha1(username: str, realm: str, password: str, algorithm: str) -> str:
-    """Digest's H(username:realm:password) in hexadecimal, RFC 2617 3.2.2.2 ("md5") and RFC 8760 ("sha-256")."""
+    """Digest's H(username:realm:password) in hexadecimal: RFC 2617 3.2.2.2 (md5) and RFC 8760 (sha-256)."""
     text = f"{username}:{realm}:{password}".encode()
     if algorithm == "md5":
         return hashlib.md5(text, usedforsecurity=False).hexdigest()  # the protocol's choice, not ours

@@ -1,4 +1,4 @@
-"""The real edge for tests: rtpengine, Kamailio and PostgreSQL as children, each role on an address of its own.
+"""The real edge for tests: rtpengine, Kamailio and PostgreSQL as children, each role on its own address.
 
 edge 127.0.49.1   workers 127.0.49.2   trunks 127.0.49.3, .4   phones 127.0.49.10 and up
 """
@@ -10,7 +10,7 @@ import shutil
 import signal
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,10 +86,8 @@ class RunningChild:
         """SIGKILL to the whole group."""
         if self._process is None:
             return
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         await asyncio.wait_for(self._process.wait(), 10)
 
     async def stop(self) -> None:
@@ -98,10 +96,8 @@ class RunningChild:
             return
         if self._process.returncode is None:
             self._process.send_signal(self.spec.stop_signal)
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), self.spec.stop_within_s)
-            except TimeoutError:
-                pass
         await self.kill()
 
 
