@@ -1,7 +1,7 @@
 """Proves that every prompt a flow can say exists in every language, with placeholders that have a value. Pure
 but for the names of recorded files."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from jinja2 import TemplateError
@@ -53,11 +53,13 @@ def check_prompts(folder: Path, catalogs: Mapping[str, Catalog], flows: Mapping[
     for prompt in (*RUNNER_PROMPTS, *WALK_PROMPTS):
         used.setdefault(prompt, "every line")
     emergency = {n.prompt for flow in flows.values() for n in flow.node.values() if isinstance(n, Emergency)}
+    written = {name for catalog in catalogs.values() for name in catalog.prompts}
+    misnamed = set(used) - written - {*RUNNER_PROMPTS, *WALK_PROMPTS}  # more likely than untranslated
     problems: list[Problem] = []
     for language, catalog in catalogs.items():
         file = f"prompts/{language}.toml"
         problems += _languages(file, catalog, catalogs)
-        problems += _used(file, catalog, used)
+        problems += _used(file, catalog, used, misnamed)
         for name, text in catalog.prompt.items():
             problems += _template(file, name, text)
         for name in sorted(emergency | {"emergency"}):
@@ -78,10 +80,12 @@ def _languages(file: str, catalog: Catalog, catalogs: Iterable[str]) -> Iterator
         yield Problem(file=file, path="languages", sentence=f'There is no name for the language "{other}".')
 
 
-def _used(file: str, catalog: Catalog, used: Mapping[str, str]) -> Iterator[Problem]:
+def _used(
+    file: str, catalog: Catalog, used: Mapping[str, str], misnamed: Collection[str]
+) -> Iterator[Problem]:
     for name, place in used.items():
         if name not in catalog.prompts:
-            hint = nearest(name, catalog.prompts)
+            hint = nearest(name, catalog.prompts) if name in misnamed else ""
             yield _fault(file, name, f"This prompt is missing; it is used by {place}.{hint}")
             continue
         known = SCREEN_VALUES if name == "screen" else LINE_VALUES
