@@ -93,7 +93,6 @@ class CallRunner:
         self._pending: deque[ce.CallEvent] = deque()
         self._message: tuple[str, Any] | None = None  # id and path of the message being recorded
         self._closed = False
-        self._bound: asyncio.Timeout
         self._state: CallState
         line = dialplans.line_for(incoming.to_user)
         self._position = flow.start(dialplans, line)
@@ -137,10 +136,12 @@ class CallRunner:
         )
         self._state, commands = start(self._settings.limits)
         try:
-            async with asyncio.timeout(None) as self._bound:
+            async with asyncio.timeout(None) as bound:
                 self._carry_out(commands)
                 while not (self._closed and not self._caller_up and not self._numbers):
                     self._take(await self.inbox.get())
+                    if self._closed and bound.when() is None:
+                        bound.reschedule(asyncio.get_running_loop().time() + LEGS_OVER_S)
         except TimeoutError:
             log.error("legs did not end in time", extra={"action": "ghost", "call": str(self.call_id)})
         except Exception:
@@ -330,7 +331,6 @@ class CallRunner:
         if self._closed:
             return
         self._closed = True
-        self._bound.reschedule(asyncio.get_running_loop().time() + LEGS_OVER_S)
         now = self._clock()
         for key in list(self._timers):
             self._clear_timer(key)
@@ -415,7 +415,7 @@ class CallRunner:
             self._telephony.hangup(leg)
         words = (
             self._dialplans.prompt(self._heading.line, self._position.language, name)
-            for name in ("message_failed", "emergency")
+            for name in ("fault", "emergency")
         )
         files = [path for word in words for path in self._prompts.paths(word)]
         play = self._telephony.play(self._caller, files) if self._caller_up else None
