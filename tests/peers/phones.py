@@ -22,35 +22,23 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from tests.peers import tones
+from tests.peers.ears import Ears
+from tests.peers.waiting import Event, Missed, Reports, make_certificate, own_address
+
+__all__ = ["Call", "Ended", "Event", "Missed", "Phone", "PhoneError", "make_certificate", "own_address"]
 
 ROOT = Path(__file__).resolve().parents[2]
-POLL_S = 0.1
-T = TypeVar("T")
 _serial = itertools.count(1)
-
-
-class Missed(AssertionError):
-    """Something a test waited for did not happen in time."""
 
 
 class PhoneError(RuntimeError):
     """The phone program refused a command or has gone away."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """One report of the phone program."""
-
-    t: float  # seconds since the epoch, the phone's clock
-    kind: str  # "incoming", "ringing", "answered", "digit", "ended", ...
-    call: int | None  # number of the call it is about
-    detail: Mapping[str, Any]  # everything else
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,34 +53,7 @@ class Ended:
     headers: Mapping[str, str]  # of the message that ended it, e.g. "retry-after"
 
 
-def own_address() -> str:
-    """A loopback address no other phone of this machine is likely to have: by process id and a counter."""
-    pid, n = os.getpid(), next(_serial)
-    return f"127.{64 + pid % 128}.{pid // 128 % 254 + 1}.{n % 254 + 1}"
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A throw-away self-signed certificate and key for a TLS listener, made by openssl."""
-    folder.mkdir(parents=True, exist_ok=True)
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    if not cert.exists():
-        command = [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-        ]
-        subprocess.run([*command, "-keyout", key, "-out", cert], check=True, capture_output=True, timeout=60)
-    return cert, key
-
-
-class Call:
+class Call(Ears):
     """One call of a phone, in either direction."""
 
     def __init__(self, phone: "Phone", number: int, direction: str, recording: Path) -> None:
@@ -197,102 +158,9 @@ class Call:
         """The far end has put us on hold."""
         return await self.event("media", within_s, state="remote_hold")
 
-    # -- what is heard
-
-    def audio(self) -> tones.Audio:
-        """All samples received so far."""
-        return tones.read_wav(self.recording)[0] if self.recording.exists() else tones.silence(0)
-
-    def position_ms(self) -> int:
-        """Present end of the recording."""
-        return len(self.audio()) * 1000 // tones.RATE_HZ
-
-    async def hears(
-        self, hz: float, within_s: float, *, for_ms: int = 200, min_dbfs: float = -45.0,
-        min_share: float = 0.3, from_ms: int | None = None,
-    ) -> tones.Heard:  # fmt: skip
-        """A run of at least `for_ms` of the tone, from now on or from `from_ms` of the recording."""
-        start = self.position_ms() if from_ms is None else from_ms
-
-        def check(audio: tones.Audio) -> tones.Heard | None:
-            found = tones.heard(audio, hz, min_dbfs=min_dbfs, min_share=min_share)
-            return found if found.longest_ms >= for_ms else None
-
-        return await self._listen(check, start, within_s, f"{hz:g} Hz for {for_ms} ms")
-
-    async def hears_sound(self, within_s: float, *, for_ms: int = 100, from_ms: int | None = None) -> int:
-        """Anything louder than silence, of any kind; the position in the recording where it began, in ms."""
-        start = self.position_ms() if from_ms is None else from_ms
-
-        def check(audio: tones.Audio) -> int | None:
-            loud = tones.levels(audio) >= tones.SILENCE_DBFS
-            first = tones.first_audio_ms(audio)
-            return start + first if first is not None and int(loud.sum()) * tones.HOP_MS >= for_ms else None
-
-        return await self._listen(check, start, within_s, f"{for_ms} ms of sound")
-
-    async def hears_silence(self, for_ms: int, within_s: float, *, hz: float | None = None) -> None:
-        """A run of `for_ms` of silence from now on; with `hz`, of that tone being absent."""
-        start = self.position_ms()
-
-        def check(audio: tones.Audio) -> bool | None:
-            if hz is None:
-                return True if tones.longest_silence_ms(audio) >= for_ms else None
-            absent = ~tones.presence(audio, hz)
-            run = max((len(part) for part in "".join("x" if a else " " for a in absent).split()), default=0)
-            return True if run * tones.HOP_MS >= for_ms else None
-
-        await self._listen(check, start, within_s, f"{for_ms} ms without {hz or 'any sound'}")
-
-    async def hears_prompt(
-        self,
-        reference: Path | tones.Audio,
-        within_s: float,
-        *,
-        min_correlation: float = 0.8,
-        from_ms: int = 0,
-    ) -> tones.Match:
-        """The prompt, found by correlation from `from_ms` on; the offset is that in the recording.
-
-        Small skips of a jitter buffer on a loaded machine are forgiven; PESQ of the recording counts them.
-        """
-        wanted = tones.load(reference)
-
-        def check(audio: tones.Audio) -> tones.Match | None:
-            if len(audio) < len(wanted):
-                return None
-            match = tones.correlate(audio, wanted, drift_ms=60)
-            return match if match.correlation >= min_correlation else None
-
-        match = await self._listen(
-            check, from_ms, within_s, f"the prompt of {len(wanted) / tones.RATE_HZ:.1f} s"
-        )
-        return tones.Match(
-            offset_ms=match.offset_ms + from_ms, correlation=match.correlation, level_db=match.level_db
-        )
-
-    async def _listen(
-        self, check: Callable[[tones.Audio], T | None], start_ms: int, within_s: float, what: str
-    ) -> T:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + within_s
-        seen = -1
-        while True:
-            last = any(event.kind == "recorded" for event in self.events)
-            audio = self.audio()[start_ms * tones.RATE_HZ // 1000 :]
-            if len(audio) != seen:
-                seen = len(audio)
-                found = await asyncio.to_thread(check, audio)
-                if found is not None:
-                    return found
-            if last or loop.time() >= deadline or self.phone.gone:
-                spans = [
-                    f"{s.start_ms + start_ms}-{s.end_ms + start_ms} {s.kind} {s.hz} Hz"
-                    for s in tones.spans(audio)
-                ]
-                why = "the call is over" if last else f"{within_s} s are over"
-                raise Missed(f"{self} did not hear {what}: {why}; heard from {start_ms} ms on: {spans}")
-            await asyncio.sleep(POLL_S)
+    def _deaf(self) -> str:
+        done = self.phone.gone or any(event.kind == "recorded" for event in self.events)
+        return "the call is over" if done else ""
 
     async def recorded(self, within_s: float = 5) -> Path:
         """The call is over and its recording complete. Raises Missed when there was never any media."""
@@ -385,20 +253,18 @@ class Call:
         return f"call {self.number} of {self.phone.name}"
 
 
-class Phone:
+class Phone(Reports):
     """A phone process. Use `async with Phone.start(...)`."""
 
     def __init__(self, options: dict[str, Any], folder: Path, own_folder: bool) -> None:
+        super().__init__()
         self._options, self.folder, self._own_folder = options, folder, own_folder
         self.name = str(options["name"])
-        self.events: list[Event] = []
         self.calls: list[Call] = []
-        self.gone = False  # the process has ended
         self.bind = str(options["bind"])
         self.ports: dict[str, int] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._news = asyncio.Event()
         self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._ids = itertools.count(1)
         self._taken = 0  # incoming calls handed out by `incoming`
@@ -510,12 +376,7 @@ class Phone:
         if number is not None:
             path = Path(self._options["folder"]) / f"{self.name}-{number}.wav"
             self.calls.append(Call(self, number, "out" if event.kind == "refer" else "in", path))
-        self.events.append(event)
-        self._ring_news()
-
-    def _ring_news(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        super()._take(event)
 
     def _log_tail(self) -> str:
         return self.log.read_text(errors="replace")[-1500:]
@@ -555,42 +416,6 @@ class Phone:
         if not reply["ok"]:
             raise PhoneError(f"{self.name} refused {do!r}: {reply['error']}")
         return reply
-
-    async def until(self, check: Callable[[], T | None], within_s: float, what: str) -> T:
-        """What `check` gives once it is not None, asked at every report. Raises Missed."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + within_s
-        while True:
-            news = self._news
-            found = check()
-            if found is not None:
-                return found
-            if self.gone:
-                raise Missed(f"{what}: {self.name} has ended; its log: {self._log_tail()}")
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await news.wait()
-            except TimeoutError:
-                late = check()
-                if late is not None:
-                    return late
-                recent = [(event.kind, event.call) for event in self.events[-12:]]
-                raise Missed(f"{what}: not within {within_s} s; {self.name} saw last: {recent}") from None
-
-    async def event(self, kind: str, within_s: float, *, call: int | None = None, **detail: object) -> Event:
-        """The first report of that kind, call and details, past or to come. Raises Missed."""
-
-        def check() -> Event | None:
-            for event in self.events:
-                fits = event.kind == kind and call in (None, event.call)
-                if fits and all(event.detail.get(key) == value for key, value in detail.items()):
-                    return event
-            return None
-
-        about = f" about call {call}" if call else ""
-        return await self.until(
-            check, within_s, f"{kind!r}{about} with {detail}" if detail else f"{kind!r}{about}"
-        )
 
     async def register(
         self,

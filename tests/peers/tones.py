@@ -355,7 +355,7 @@ def dtmf_digits(recording: Path | Audio) -> str:
 def correlate(recording: Path | Audio, reference: Path | Audio, *, drift_ms: int = 0) -> Match:
     """Finds the reference in the recording by normalised cross-correlation.
 
-    With `drift_ms` each 400 ms piece may lie that much off the whole's place, as when a jitter buffer skips or
+    With `drift_ms` each 400 ms piece may lie that much off the whole, as when a jitter buffer skips or
     stretches; the correlation is then the mean of the pieces weighted by energy, without the silent ones.
     Raises ValueError when the recording is shorter than the reference or the reference is silent.
     """
