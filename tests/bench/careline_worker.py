@@ -1,7 +1,7 @@
 """careline itself as the system under test: an embedded PostgreSQL of its own and one `careline worker`.
 
-The worker is the real application with its database writes. The edge's place is taken by the bank of phones, so
-that only the worker is measured. The dialplans are tests/bench/dialplans.
+The worker is the real application with its database writes. The edge's place is taken by the bank of phones,
+so that only the worker is measured. The dialplans are tests/bench/dialplans.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """The clinicians' phones of the benchmark: a minimal SIP UAS (RFC 3261), hundreds of legs on one UDP socket.
 
-It stands where the edge stands: the server under test dials any user at its address. Each INVITE gets 180, then
-200 with a media port of its own; the media is rtpload's, which presses 1 after the first words. Arrival times of
-INVITEs are the kernel's, on the clock rtpload uses. Retransmissions are counted on both sides. Not here: digest,
-TLS, transfer.
+It stands where the edge stands: the server under test dials any user at its address. Each INVITE gets 180,
+then 200 with a media port of its own; the media is rtpload's, which presses 1 after the first words. Arrival
+times of INVITEs are the kernel's, on the clock rtpload uses. Retransmissions are counted on both sides. Not
+here: digest, TLS, transfer.
 """
 
 import asyncio

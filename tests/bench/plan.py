@@ -162,7 +162,7 @@ async def _bridge_ladder(rig: Rig, sizes: Sizes, clip: Path, long: bool, say: Sa
 
 
 async def _memory(rig: Rig, sizes: Sizes) -> list[Figure]:
-    """Plateau and growth of the worker's resident memory under a steady rate, and its descriptors afterwards."""
+    """Plateau and growth of the worker's resident memory under a steady rate, and its descriptors."""
     samples: list[Sample] = []
     watching = asyncio.create_task(watch(rig.target.pid, samples))
     try:

@@ -25,7 +25,7 @@ PHONE_LEGS = Group(
 )
 SIP_FIRST = 58000  # callers' SIP ports
 PHONES_PORT = 58080
-SIPP_MEDIA_PORT = 29900
+SIPP_MEDIA_FIRST = 29000  # bound by SIPp, never used
 HEARD_MS = 300  # prompt audio a menu caller must have heard
 
 
@@ -107,6 +107,7 @@ class Rig:
         first_caller: int = 0,
     ) -> Callers:
         """A SIPp run against the target."""
+        sip_port = self.sip_port()
         return Callers(
             scenario=scenario,
             target=self.target.sip,
@@ -114,8 +115,8 @@ class Rig:
             calls=calls,
             rate=rate,
             ports=ports,
-            sip_port=self.sip_port(),
-            media_port=SIPP_MEDIA_PORT,
+            sip_port=sip_port,
+            media_port=SIPP_MEDIA_FIRST + 8 * (sip_port - SIP_FIRST),
             folder=self.folder,
             longest_s=longest_s,
             talk_ms=talk_ms,

@@ -104,7 +104,7 @@ struct leg {
     /* pair */
     int candidate, candidate_run, pair;
     unsigned own, foreign, dirty, silent;
-    int foreign_pair;
+    int foreign_pair, stray;
     /* steady window */
     int in_window;
     uint32_t win_base_seq, win_top_seq;
@@ -205,7 +205,7 @@ static void begin_leg(struct leg *leg, const struct sockaddr_in *peer, int event
     leg->tx_seq = (uint16_t)random();
     leg->tx_ts = (uint32_t)random();
     leg->digit_step = -1;
-    leg->pair = leg->candidate = leg->foreign_pair = -1;
+    leg->pair = leg->candidate = leg->foreign_pair = leg->stray = -1;
     leg->start_ns = leg->last_ns = wall_ns();
     leg->mark_countdown = 1 + (port / 2) % MARK_FRAMES;
     leg->in_window = 0;
@@ -356,11 +356,13 @@ static void judge_tone(struct leg *leg, const float *samples, float energy) {
         return;
     }
     int other = pair >= 0 && pair != leg->pair ? pair : mixed;
-    if (pair >= 0 && other >= 0) {
+    int again = other >= 0 && other == leg->stray; /* a jitter buffer's splice can look like one, but not twice */
+    leg->stray = pair >= 0 ? other : -1;
+    if (pair >= 0 && again) {
         leg->foreign++;
         leg->foreign_pair = other;
         if (window_open) leg->win_foreign++;
-    } else if (pair == leg->pair) {
+    } else if (pair == leg->pair && mixed < 0) {
         leg->own++;
         if (window_open) leg->win_own++;
     } else {

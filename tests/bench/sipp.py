@@ -36,7 +36,7 @@ class Callers:
     rate: float  # calls a second
     ports: Sequence[int]  # media port of call 1, 2, …; begins anew at its end
     sip_port: int  # SIPp's own
-    media_port: int  # SIPp binds one itself and never uses it; keep it away from `ports`
+    media_port: int  # SIPp binds this and 2 more, and never uses them; keep them away from `ports`
     folder: Path
     talk_ms: int = 0  # of bench_patient
     longest_s: int = 120  # SIPp ends by itself then, and the run counts as failed

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ivr.audio import for_telephone, write_wav
+from ivr.speak import engine
 from tests.bench.rig import PATIENT_LEGS, PHONE_LEGS, latest
 from tests.bench.rtpload import RtpLoad
 
 RATE_HZ = 8000
+VOICE = "en_US-joe-medium"
 TEXT = (
     "The nurse will call you back within ten minutes. Please keep your phone close, and write down "
     "when the fever began, how high it was, and which medicine you gave."
@@ -30,29 +33,16 @@ class Heard:
 
 
 def make_clip(cache: Path) -> Path:
-    """Render TEXT once with Pico (the `tts` extra) as an 8 kHz mono 16-bit WAV of about 9 s.
+    """Render TEXT once as the prompts are rendered: 8 kHz mono 16-bit WAV of about 9 s, telephone band.
 
-    Raises RuntimeError when the engine is missing.
+    Raises ivr.speak.SpeakError when the engine (the `tts` extra) is missing.
     """
-    path = cache / "speech-8k.wav"
+    path = cache / f"speech-{VOICE}.wav"
     if path.exists():
         return path
-    try:
-        from scipy.signal import resample_poly
-        from ttspico import TtsEngine
-    except ImportError as error:
-        raise RuntimeError('the speech clip needs the tts extra: pip install -e ".[tts]"') from error
-    wide = np.frombuffer(TtsEngine("en-US").speak(TEXT), dtype="<i2").astype(float)  # 16 kHz
-    narrow = resample_poly(wide, 1, 2)
-    narrow *= 8000 / np.abs(narrow).max()
+    samples, rate_hz = engine("piper", VOICE).speak(TEXT)
     cache.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    with wave.open(str(fresh), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE_HZ)
-        file.writeframes(narrow.astype("<i2").tobytes())
-    fresh.replace(path)
+    write_wav(path, for_telephone(samples, rate_hz))
     return path
 
 
