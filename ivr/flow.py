@@ -18,7 +18,9 @@ from ivr.problems import Problem
 REPEAT_KEY = "*"  # at every prompt: say it again. No menu may use it for a choice.
 
 
-def _of_form(pattern: str, what: str) -> AfterValidator:
+def of_form(pattern: str, what: str) -> AfterValidator:
+    """A check of whole strings; its sentence reads `"value" is not {what}`."""
+
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
             raise ValueError(f'"{value}" is not {what}')
@@ -28,14 +30,14 @@ def _of_form(pattern: str, what: str) -> AfterValidator:
 
 
 Name = Annotated[
-    str, _of_form(r"[a-z][a-z0-9_-]{0,63}", 'a name: use small letters, digits, "-" and "_", a letter first')
+    str, of_form(r"[a-z][a-z0-9_-]{0,63}", 'a name: use small letters, digits, "-" and "_", a letter first')
 ]
-Key = Annotated[str, _of_form(r"[0-9#*]", "a key: use one of 0 to 9, # and *")]
+Key = Annotated[str, of_form(r"[0-9#*]", "a key: use one of 0 to 9, # and *")]
 LanguageTag = Annotated[
-    str, _of_form(r"[a-z]{2}", 'a language: use two small letters such as "en"')
+    str, of_form(r"[a-z]{2}", 'a language: use two small letters such as "en"')
 ]  # ISO 639-1
-CountryCode = Annotated[str, _of_form(r"[A-Z]{2}", 'a country: use two capitals such as "US"')]  # ISO 3166-1
-EmergencyNumber = Annotated[str, _of_form(r"[0-9]{2,6}", "an emergency number: use two to six digits")]
+CountryCode = Annotated[str, of_form(r"[A-Z]{2}", 'a country: use two capitals such as "US"')]  # ISO 3166-1
+EmergencyNumber = Annotated[str, of_form(r"[0-9]{2,6}", "an emergency number: use two to six digits")]
 
 
 class Table(BaseModel):

@@ -350,6 +350,7 @@ class _Walk:
             case Menu() | Consent():
                 self._failed("wrong_key")
             case Voicemail() if digit == "#":
+                self.position = replace(self.position, inputs=self.position.inputs + 1)
                 self._play("asking", ("beep",), interruptible=False)
             case _:
                 return

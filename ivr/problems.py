@@ -35,13 +35,16 @@ def from_validation(
     file: str, error: ValidationError, model: type[BaseModel], prefix: str = ""
 ) -> list[Problem]:
     """Pydantic's findings as our sentences, with the nearest known key for an unknown one."""
+    errors = error.errors(include_url=False)
+    inner = {found["loc"][:depth] for found in errors for depth in range(len(found["loc"]))}
     return [
         Problem(
             file=file,
             path=".".join([*([prefix] if prefix else []), *(str(part) for part in _place(found["loc"]))]),
             sentence=_sentence(found, model),
         )
-        for found in error.errors(include_url=False)
+        for found in errors
+        if found["type"] != "too_short" or found["loc"] not in inner  # an entry that failed was left out
     ]
 
 
@@ -57,6 +60,8 @@ def _sentence(found: Mapping[str, Any], model: type[BaseModel]) -> str:
         return f'Unknown key "{loc[-1]}".{nearest(str(loc[-1]), known)}'
     if kind == "missing":
         return f'The key "{loc[-1]}" is missing.'
+    if kind == "too_short":
+        return f"It needs at least {found['ctx']['min_length']} and has {found['ctx']['actual_length']}."
     if kind == "literal_error":
         expected = str(found["ctx"]["expected"]).replace("'", '"')
         return f'"{found["input"]}" is not one of {expected}.'

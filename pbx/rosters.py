@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from ivr.flow import LanguageTag, Name
+from ivr.flow import LanguageTag, Name, of_form
 from ivr.problems import Problem, from_validation, nearest
 from pbx.core.call_events import Endpoint
 from pbx.core.roster import Always, Override, Person, Roster, Rosters, Rotation, Shift, Weekly
@@ -67,6 +67,10 @@ def _zone(value: str) -> str:
 
 
 Clock = Annotated[time, BeforeValidator(_clock)]
+Account = Annotated[
+    str, of_form(r"[A-Za-z0-9._-]+", 'a phone account: use letters, digits, ".", "_" and "-"')
+]
+Number = Annotated[str, of_form(r"\+[1-9][0-9]{6,14}", "a phone number: write it like +12025550101")]
 People = Annotated[tuple[Name, ...], Field(min_length=1)]
 
 
@@ -79,12 +83,12 @@ class Table(BaseModel):
 class EndpointTable(Table):
     """One way to reach a person: an account of ours or a number over a trunk."""
 
-    sip: str = Field("", pattern=r"^[A-Za-z0-9._-]*$", description="Phone account.")
-    phone: str = Field("", pattern=r"^(\+[1-9][0-9]{6,14})?$", description="Number in E.164, with the plus.")
+    sip: Account | None = Field(None, description="Phone account.")
+    phone: Number | None = Field(None, description="Number in E.164, with the plus.")
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "EndpointTable":
-        if bool(self.sip) == bool(self.phone):
+        if (self.sip is None) == (self.phone is None):
             raise ValueError('write either sip = "1001" or phone = "+12025550101"')
         return self
 
@@ -184,12 +188,7 @@ def load_rosters(path: Path) -> Rosters:
             id=key,
             name=person.name,
             language=person.language,
-            endpoints=tuple(
-                Endpoint(kind="sip", address=one.sip)
-                if one.sip
-                else Endpoint(kind="phone", address=one.phone)
-                for one in person.endpoints
-            ),
+            endpoints=tuple(_endpoint(one) for one in person.endpoints),
         )
         for key, person in read.person.items()
     }
@@ -217,6 +216,12 @@ def gap_problems(rosters: Rosters, now: datetime, file: str = "roster.toml") -> 
                 )
             )
     return problems
+
+
+def _endpoint(table: EndpointTable) -> Endpoint:
+    if table.sip is not None:
+        return Endpoint(kind="sip", address=table.sip)
+    return Endpoint(kind="phone", address=table.phone or "")
 
 
 def _unknown_people(file: str, read: RosterFile) -> list[Problem]:

@@ -283,7 +283,7 @@ FAULTS = {
         "prompts/es.toml",
         'digits = ["cero", ',
         "digits = [",
-        ["prompts/es.toml: digits: Tuple should have at least 10 items after validation, not 9."],
+        ["prompts/es.toml: digits: It needs at least 10 and has 9."],
     ),
     "unknown flow of a line": (
         "numbers.toml",
