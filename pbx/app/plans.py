@@ -1,17 +1,18 @@
 """Dialplans, prompts and rosters as one set: read, checked and replaced together, or not at all."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from ivr.flow import Dialplans
 from ivr.load import DialplanError, load_dialplans
 from ivr.problems import Problem
 from ivr.prompts import PromptLibrary, prepare
+from ivr.render import Progress
 from pbx.app.duty import Duty
 from pbx.config import Config
-from pbx.rosters import RosterError, load_rosters
+from pbx.rosters import RosterError, gap_problems, load_rosters
 
 log = logging.getLogger("careline.plans")
 
@@ -33,7 +34,7 @@ class Plans:
     duty: Duty
 
 
-def read(config: Config, *, progress: Callable[[int, int], None] | None = None) -> Plans:
+def read(config: Config, *, progress: Progress | None = None) -> Plans:
     """Read everything and render what prompts are missing. Blocking. Raises PlansError with all faults."""
     problems: list[Problem] = []
     rosters = None
@@ -47,15 +48,29 @@ def read(config: Config, *, progress: Callable[[int, int], None] | None = None) 
         raise PlansError((*problems, *(p for p in error.problems if p not in problems))) from error
     if rosters is None:
         raise PlansError(tuple(problems))
+    prompts = _prompts(dialplans, config.prompts_cache, progress)
+    return Plans(dialplans=dialplans, prompts=prompts, duty=Duty(rosters))
+
+
+def render(folder: Path, cache: Path, *, progress: Progress | None = None) -> None:
+    """Render every prompt of a folder that the cache lacks. Blocking. Raises PlansError."""
     try:
-        prompts = prepare(dialplans, config.prompts_cache, progress=progress)
+        dialplans = load_dialplans(folder)
+    except DialplanError as error:
+        raise PlansError(error.problems) from error
+    _prompts(dialplans, cache, progress)
+
+
+def _prompts(dialplans: Dialplans, cache: Path, progress: Progress | None) -> PromptLibrary:
+    try:
+        prompts = prepare(dialplans, cache, progress=progress)
     except OSError as error:
         sentence = f"The prompt cache cannot be written: {error.strerror}; set prompts_cache elsewhere."
-        raise PlansError((Problem(file=str(config.prompts_cache), path="", sentence=sentence),)) from error
+        raise PlansError((Problem(file=str(cache), path="", sentence=sentence),)) from error
     faults = tuple(p for p in prompts.problems if not p.warning)
     if faults:
         raise PlansError(faults)
-    return Plans(dialplans=dialplans, prompts=prompts, duty=Duty(rosters))
+    return prompts
 
 
 class LivePlans:
@@ -77,15 +92,15 @@ class LivePlans:
         return ()
 
 
-def check(folder: Path) -> tuple[Problem, ...]:
-    """Every fault and warning of a dialplans folder, without rendering a prompt."""
+def check(folder: Path, now: datetime) -> tuple[Problem, ...]:
+    """Every fault and warning of a dialplans folder at `now`, without rendering a prompt."""
     problems: set[Problem] = set()
     try:
         problems |= set(load_dialplans(folder).warnings)
     except DialplanError as error:
         problems |= set(error.problems)
     try:
-        load_rosters(folder / "roster.toml")
+        problems |= set(gap_problems(load_rosters(folder / "roster.toml"), now))
     except RosterError as error:
         problems |= set(error.problems)
     return tuple(sorted(problems))

@@ -4,11 +4,11 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from pbx import logs
 from pbx.app import control, ghosts, plans
 from pbx.app.places import (
     control_socket,
@@ -22,7 +22,7 @@ from pbx.calls import Calls, CallSettings
 from pbx.config import Config
 from pbx.core.call_events import Limits
 from pbx.edge.kamailio import address_for_workers
-from pbx.sip.engine import Engine, EngineSettings
+from pbx.sip.engine import Engine, EngineError, EngineSettings
 from pbx.store import workers
 from pbx.store.db import Database, DatabaseAway
 from pbx.store.journal import Journal
@@ -59,6 +59,7 @@ class Worker:
         self._draining = False
         self._started_at = utc_now()  # before any call: an older call of this name is a predecessor's
         self._registered = False
+        self._reloading: asyncio.Task[Mapping[str, Any]] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take calls until `stop` is set, then drain and leave nothing behind."""
@@ -105,6 +106,11 @@ class Worker:
     async def _reload(self) -> Mapping[str, Any]:
         problems = await asyncio.to_thread(self._live.reload)
         return {"reloaded": not problems, "problems": [str(problem) for problem in problems]}
+
+    def reload_soon(self) -> None:
+        """Read the dialplans again, in the background; a second wish while one is read is the same wish."""
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.get_running_loop().create_task(self._reload())
 
     @asynccontextmanager
     async def _owned(self, work: Any) -> AsyncIterator[None]:
@@ -174,31 +180,26 @@ class Worker:
         )
 
 
-async def run_worker(config: Config, number: int) -> None:
-    """Run worker `number` until SIGTERM or SIGINT. SIGHUP reads the dialplans again.
-
-    Raises plans.PlansError when the dialplans cannot be used and EngineError when its port is taken.
-    """
+def main(config: Config, number: int) -> int:
+    """`careline worker`: run until SIGTERM or SIGINT; SIGHUP reads the dialplans again. Leaves the process."""
     os.umask(0o077)  # recordings and spool are nobody else's
+    logs.configure(config.log_level, f"worker-{number}")
+    try:
+        asyncio.run(_run(config, number))
+        code = 0
+    except (plans.PlansError, EngineError, OSError) as error:
+        log.error("worker cannot run", extra={"action": "start", "reason": str(error)})
+        code = 1
+    logs.shutdown()
+    # pjsua's own clean-up at the interpreter's exit may abort; everything of ours is closed by now.
+    os._exit(code)
+
+
+async def _run(config: Config, number: int) -> None:
     worker = Worker(config, number)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number_ in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number_, stop.set)
-    reloads: set[asyncio.Task[Any]] = set()
-
-    def reload() -> None:
-        task = loop.create_task(worker._reload())
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, reload)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, worker.reload_soon)
     await worker.run(stop)
-
-
-def leave(code: int) -> None:
-    """End the process at once: pjsua's own clean-up at interpreter exit may abort."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
