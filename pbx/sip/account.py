@@ -74,9 +74,9 @@ class Refusal(pj.Call):
         self._owner.callback_failed(name, None)
 
     def refuse(self) -> None:
-        """Send 503 with Retry-After."""
+        """Send 503 with Retry-After; `hangup` would lose the header while the INVITE is being handed to us."""
         self._owner.counts["rejected_overload"] += 1
-        self.hangup(self._owner.overload_answer)
+        self.answer(self._owner.overload_answer)
 
     @guarded("onCallState")
     def onCallState(self, prm: pj.OnCallStateParam) -> None:

@@ -64,6 +64,8 @@ class Endpoint:
         rtp = config.mediaConfig.transportConfig
         rtp.port, rtp.portRange = s.rtp_first, s.rtp_ports
         rtp.boundAddress = rtp.publicAddress = s.address
+        # With IPv6 allowed every outgoing call asks the name server for our own host name, and waits for it.
+        config.mediaConfig.ipv6Use = config.sipConfig.ipv6Use = pj.PJSUA_IPV6_DISABLED
         config.mediaConfig.lockCodecEnabled = False  # no re-INVITE only to choose among codecs
         call = config.callConfig
         call.prackUse = pj.PJSUA_100REL_OPTIONAL

@@ -160,10 +160,10 @@ class Owner:
         if self._stop_by_s is not None:
             return
         self.admission = 0
+        had_legs = bool(self.legs)
         for leg in list(self.legs.values()):
             leg.finish(Cause.SHUTDOWN, 503)
         self.recordings.close_all()
-        had_legs = self.counts["incoming"] or self.counts["dialled"]
         self._stop_by_s = time.monotonic() + (min(GOODBYE_S, within_s / 2) if had_legs else 0.0)
 
     def _close(self, endpoint: Endpoint) -> None:
