@@ -198,7 +198,7 @@ def check(resource: dict[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         for found in error.errors(include_url=False, include_input=False, include_context=False):
             where = ".".join([kind, *(str(part) for part in found["loc"])])
-            sentences.append(f"{where}: {found['msg']}.")
+            sentences.append(f"{where}: {found['msg'].rstrip('.')}.")
     for (owner, path), allowed in _CODES.items():
         if owner in (kind, "*"):
             for value in _values(resource, path.split(".")):
@@ -251,7 +251,7 @@ def plain_reason(text: str) -> str:
 
 def reference_in(location: str, kind: str) -> str | None:
     """`kind/id` out of a Location such as `https://emr/fhir/Encounter/1/_history/2`, else None."""
-    found = re.search(rf"(?:^|/)({kind}/[A-Za-z0-9\-.]{{1,64}})(?:/|$)", location)
+    found = re.search(rf"(?:^|/)({kind}/(?!\.+(?:/|$))[A-Za-z0-9\-.]{{1,64}})(?:/|$)", location)
     return found[1] if found else None
 
 
