@@ -314,5 +314,5 @@ class Lane:
     def _extra(self, action: str, row: Claimed | None = None) -> dict[str, Any]:
         extra: dict[str, Any] = {"action": action, "connector": self._settings.name}
         if row is not None:
-            extra |= {"outbox": row.id, "call": row.facts.get("call_id"), "attempt": row.attempts}
+            extra |= {"outbox": row.id, "call": str(row.call_id), "attempt": row.attempts}
         return extra

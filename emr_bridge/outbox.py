@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -54,6 +55,8 @@ class Claimed:
 
     id: int
     connector: str
+    call_id: UUID
+    version: int
     attempts: int  # with `courier`, the token that a courier whose claim ended no longer has
     courier: str
     read_backs: int  # times it was looked for after its acceptance and not found
@@ -114,6 +117,8 @@ async def claim(
         Claimed(
             id=row["id"],
             connector=row["connector"],
+            call_id=row["call_id"],
+            version=row["version"],
             attempts=row["attempts"],
             courier=courier,
             read_backs=row["read_backs"],
