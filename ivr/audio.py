@@ -77,7 +77,7 @@ def read_wav(path: Path) -> tuple[Samples, int]:
             width, channels, rate_hz = file.getsampwidth(), file.getnchannels(), file.getframerate()
             raw = file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
-        raise ValueError(f"it is not a PCM WAV file: {error}") from error
+        raise ValueError("it is not a PCM WAV file") from error
     if width == 1:
         samples = (np.frombuffer(raw, dtype=np.uint8).astype(np.float64) - 128) / 128
     elif width == 3:

@@ -29,12 +29,17 @@ class Job:
 
 
 def render(
-    jobs: Sequence[Job], *, processes: int = 2, progress: Progress | None = None
+    jobs: Sequence[Job],
+    *,
+    processes: int = 2,
+    progress: Progress | None = None,
+    within_s: float = ONE_PROMPT_S,
 ) -> Mapping[Path, str]:
     """Make the files. Returns why a target could not be made, one sentence each; empty when all were.
 
-    Blocks for as long as it takes (a prompt takes about a tenth of a second, the first of a voice a second):
-    run it in a thread where an event loop must not wait.
+    When no prompt is done for `within_s`, the children are killed and the rest is given up. Blocks for as
+    long as it takes (a prompt takes about a tenth of a second, the first of a voice a second): run it in a
+    thread where an event loop must not wait.
     """
     if not jobs:
         return {}
@@ -47,7 +52,7 @@ def render(
     try:
         results = pool.imap_unordered(make, ordered)
         for done in range(1, len(ordered) + 1):
-            target, problem = results.next(timeout=ONE_PROMPT_S)
+            target, problem = results.next(timeout=within_s)
             waiting.discard(target)
             if problem:
                 failed[target] = problem

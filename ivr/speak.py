@@ -68,7 +68,10 @@ class _Piper:
             raise SpeakError(
                 f'There is no Piper voice "{voice}"; name a bundled one or the path of an .onnx file.'
             )
-        self._voice: Any = piper.PiperVoice.load(model)
+        try:
+            self._voice: Any = piper.PiperVoice.load(model)
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise SpeakError(f'The Piper voice "{voice}" cannot be loaded; is it whole?') from error
 
     def speak(self, text: str) -> tuple[Samples, int]:
         chunks = list(self._voice.synthesize(text))
