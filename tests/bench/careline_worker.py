@@ -1,16 +1,17 @@
 """careline itself as the system under test: an embedded PostgreSQL of its own and one `careline worker`.
 
 The worker is the real application with its database writes. The edge's place is taken by the bank of phones,
-so that only the worker is measured. The dialplans are tests/bench/dialplans.
+so that only the worker is measured. Flows and roster are tests/bench/dialplans, prompts are the shipped ones.
 """
 
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,9 +23,16 @@ from tests.bench.machine import LOAD_CORE, WORKER_CORE, pinned
 from tests.bench.rig import PHONES_PORT
 
 DIALPLANS = Path(__file__).with_name("dialplans")
+CARELINE = Path(sys.executable).with_name("careline")
+PROMPTS = Path(__file__).parents[2] / "dialplans" / "prompts" / "en.toml"
+MENU_PROMPT = """
+[prompt.bench_menu]
+text = "This line measures the telephone server. To go on with the measurement, press 1 at any time."
+"""
 DATABASE_PORT = 58543
 WORKER_PORT = 58060
 READY_WITHIN_S = 60.0
+RENDER_WITHIN_S = 300.0
 CONFIG = """\
 state_dir = "{state}"
 dialplans = "{dialplans}"
@@ -67,38 +75,34 @@ class CarelineWorker:
     _server: EmbeddedPostgres | None = None
     _database: asyncio.subprocess.Process | None = None
     _worker: asyncio.subprocess.Process | None = None
-    _log: list[Path] = field(default_factory=list)
 
     async def start(self) -> None:
         """Database, schema, prompts, worker. Raises RuntimeError naming the log of what did not come up."""
         self.folder.chmod(0o755)  # PostgreSQL runs as another user when we are root
         state = self.folder / "state"
         config = self.folder / "careline.toml"
+        dialplans = self.folder / "dialplans"
+        shutil.copytree(DIALPLANS, dialplans)
+        (dialplans / "prompts").mkdir()
+        (dialplans / "prompts" / "en.toml").write_text(PROMPTS.read_text() + MENU_PROMPT)
         config.write_text(
             CONFIG.format(
                 state=state,
-                dialplans=DIALPLANS,
+                dialplans=dialplans,
                 prompts=self.cache / "prompts",
                 database_port=DATABASE_PORT,
                 phones_port=PHONES_PORT,
                 worker_port=WORKER_PORT,
             )
         )
+        await self._render(config)
         self._server = EmbeddedPostgres(state, DATABASE_PORT)
         await self._start_database(self._server)
         async with Database(self._server.url()) as database:
             await migrate(database, datetime.now(UTC))
-        command = [
-            str(Path(sys.executable).with_name("careline")),
-            "worker",
-            "--config",
-            str(config),
-            "--number",
-            "1",
-        ]
         with (self.folder / "worker.log").open("wb") as log:
             self._worker = await asyncio.create_subprocess_exec(
-                *pinned(WORKER_CORE, *command),
+                *pinned(WORKER_CORE, str(CARELINE), "--config", str(config), "worker", "--number", "1"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -106,6 +110,19 @@ class CarelineWorker:
             )
         self.pid = self._worker.pid  # taskset becomes the program
         await _answers_options(("127.0.0.1", WORKER_PORT), self._worker, self.folder / "worker.log")
+
+    async def _render(self, config: Path) -> None:
+        """Render the prompts ahead, on all cores; what is in the cache is not rendered again."""
+        process = await asyncio.create_subprocess_exec(
+            str(CARELINE), "--config", str(config), "prompts", stdout=sys.stderr
+        )
+        try:
+            code = await asyncio.wait_for(process.wait(), RENDER_WITHIN_S)
+        finally:
+            if process.returncode is None:
+                process.kill()
+        if code != 0:
+            raise RuntimeError("the prompts could not be rendered; the reason is above")
 
     async def _start_database(self, server: EmbeddedPostgres) -> None:
         await asyncio.to_thread(server.prepare)
