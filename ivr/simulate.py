@@ -7,7 +7,7 @@ silent, clinicians answer and messages are taken.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ivr.flow import Dialplans, PromptRef
@@ -34,7 +34,12 @@ from ivr.interpreter import (
 )
 from ivr.wording import spoken_text
 
-OUTCOMES = ("answered", "nobody", "dropped", "done", "taken", "empty", "failed")
+POSSIBLE: Mapping[str, tuple[str, ...]] = {  # outcomes by phase; the first is what happens unless told
+    "finding": ("answered", "nobody"),
+    "talking": ("done", "dropped"),
+    "recording": ("taken", "empty", "failed"),
+}
+OUTCOMES = tuple(outcome for outcomes in POSSIBLE.values() for outcome in outcomes)
 SILENCE = "-"
 
 
@@ -122,12 +127,14 @@ def _next_event(position: Position, ahead: deque[str], lines: list[str]) -> Even
                 ahead.popleft()
             lines.append("caller is silent")
             return TimedOut(token=position.token)
-    outcome = (
-        ahead.popleft()
-        if coming in OUTCOMES
-        else {"finding": "answered", "recording": "taken"}.get(position.phase)
-    )
-    if outcome is None:  # both talk, and nothing more is known
+    possible = POSSIBLE.get(position.phase, ())
+    while ahead and ahead[0] in OUTCOMES and ahead[0] not in possible:
+        lines.append(f"(no place for the outcome {ahead.popleft()})")
+    if ahead and ahead[0] in possible:
+        outcome = ahead.popleft()
+    elif position.phase == "talking":  # both talk, and nothing more is known
         return None
+    else:
+        outcome = possible[0]
     lines.append(f"outcome: {outcome}")
     return Returned(outcome=outcome)

@@ -56,6 +56,17 @@ def test_a_flow_can_be_walked_by_its_name() -> None:
         simulate_flow(SHIPPED, "none")
 
 
+def test_an_outcome_that_cannot_happen_is_said_and_left_out() -> None:
+    said = simulate(SHIPPED, "hotline", ["2", "answered", "failed"])
+    assert said[-5:] == (
+        "(no place for the outcome answered)",
+        "outcome: failed",
+        "  says: I am sorry, your message could not be recorded.",
+        "  says: If this is an emergency, hang up now and dial nine, one, one.",
+        "  hangs up: emergency-advice",
+    )
+
+
 if __name__ == "__main__":
     for golden_path in GOLDEN.glob("*.txt"):
         golden_path.write_text(transcript(golden_path)[1], encoding="utf-8")
