@@ -67,8 +67,11 @@ def prompts(folder: Path, cache: Path) -> int:
     """Render what is missing, with a progress line; 1 when a prompt cannot be made."""
 
     def progress(done: int, of: int) -> None:
-        sys.stderr.write(f"\rrendering prompts: {done} of {of}{chr(10) if done == of else ''}")
-        sys.stderr.flush()
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\rrendering prompts: {done} of {of}{chr(10) if done == of else ''}")
+            sys.stderr.flush()
+        elif done == of or done % max(1, of // 5) == 0:
+            sys.stderr.write(f"rendering prompts: {done} of {of}\n")
 
     try:
         plans.render(folder, cache, progress=progress)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+from dataclasses import asdict
 
 from emr_bridge.courier import Courier
 from emr_bridge.transport import ConnectorSettings
@@ -52,10 +53,7 @@ async def _run(config: Config) -> None:
     )
 
     async def status() -> dict[str, object]:
-        lags = [
-            {"connector": one.connector, "waiting": one.waiting, "dead": one.dead} for one in courier.lag()
-        ]
-        return {"connectors": dict(courier.counters()), "lag": lags}
+        return {"connectors": dict(courier.counters()), "lag": [asdict(one) for one in courier.lag()]}
 
     server = await control.serve(run_dir(config, "courier") / "control.sock", {"status": status})
     try:

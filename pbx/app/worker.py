@@ -181,7 +181,7 @@ class Worker:
 
 
 def main(config: Config, number: int) -> int:
-    """`careline worker`: run until SIGTERM or SIGINT; SIGHUP reads the dialplans again. Leaves the process."""
+    """Run until SIGTERM or SIGINT; SIGHUP reads the dialplans again. Leaves the process."""
     os.umask(0o077)  # recordings and spool are nobody else's
     logs.configure(config.log_level, f"worker-{number}")
     try:

@@ -13,7 +13,6 @@ from uuid import UUID, uuid4
 
 from ivr import interpreter as flow
 from ivr.flow import Dialplans, PromptRef
-from ivr.flow import HangUp as Farewell
 from pbx.calls.ports import CallSettings, Prompts, RosterBook, Telephony, Timeline
 from pbx.core import call_events as ce
 from pbx.core.call import start, step
@@ -374,10 +373,9 @@ class CallRunner:
                 self._log("consent", {"kind": kind, "given": given, "answered": answered})
             case flow.Note(kind=kind, detail=detail):
                 self._note(kind, detail)
-            case flow.HangUp():
-                node = self._dialplans.flows[self._position.flow].node[self._position.node]
-                advised = isinstance(node, Farewell) and node.emergency
-                self._pending.append(ce.EndAsked(advice="emergency-advice" if advised else ""))
+            case flow.HangUp(reason=reason):
+                advised = "emergency-advice" if reason == "emergency-advice" else ""
+                self._pending.append(ce.EndAsked(advice=advised))
 
     def _note(self, kind: str, detail: Mapping[str, str]) -> None:
         match kind:
