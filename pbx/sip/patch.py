@@ -3,7 +3,8 @@
 What is wanted is kept on the leg (play, music, peers); `attach` makes it so whenever the audio of a leg
 appears or was made anew by a re-INVITE. The end of a play is known from the length of its files and the
 clock: a callback at the end of a file would come on a thread of the library and could meet a player that is
-being freed.
+being freed. Silence after the last file keeps the library from reaching that end: there it drops up to
+250 ms of audio that it has read already (pjmedia 2.17, wav_playlist.c).
 """
 
 import time
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from pbx.sip.leg import Leg
     from pbx.sip.owner import Owner
 
-MOST_FILES = 63  # of one play; the library takes 64 names, and the lead-in is one
+MOST_FILES = 63  # of one play; the library takes 64 names, and the silence at the end is one
+PADDING_MS = 1000
 TAIL_S = 0.06  # frames still in the conference and its clock when the last sample was due
 
 
@@ -31,7 +33,7 @@ class Play:
 
     play_id: PlayId
     files: tuple[str, ...]
-    length_ms: int  # without the lead-in
+    length_ms: int
     loop: bool
     player: pj.AudioMediaPlayer | None = None  # None until there is audio
 
@@ -46,10 +48,9 @@ class Patch:
         """
         self._owner = owner
         self._lengths = wav.Lengths()
-        self._lead_in_ms = settings.lead_in_ms
-        self._silence = folder / "silence.wav"
-        if settings.lead_in_ms:
-            wav.write_silence(self._silence, settings.lead_in_ms)
+        self._lead_in_s = settings.lead_in_ms / 1000
+        self._padding = folder / "silence.wav"
+        wav.write_silence(self._padding, PADDING_MS)
         self._lengths.of(settings.hold_music)
         self._music = pj.AudioMediaPlayer()
         self._music.createPlayer(str(settings.hold_music), 0)
@@ -73,7 +74,7 @@ class Patch:
             return
         leg.play = Play(play_id, files, length_ms, loop)
         if leg.audio is not None:
-            self._start_play(leg, leg.play, leg.audio)
+            self._start_play(leg, leg.play)
 
     def end_play(self, leg: "Leg", *, completed: bool, play_id: PlayId | None = None) -> None:
         """End the play of a leg and say so; with `play_id` only when that one is still running."""
@@ -84,19 +85,30 @@ class Patch:
         play.player = None  # freed here: its port leaves the conference
         self._owner.emit(PlayEnded(leg=leg.leg_id, play=play.play_id, completed=completed))
 
-    def _start_play(self, leg: "Leg", play: Play, audio: pj.AudioMedia) -> None:
-        names = pj.StringVector()
-        length_ms = play.length_ms
-        if leg.lead_in_due and self._lead_in_ms:
-            names.append(str(self._silence))
-            length_ms += self._lead_in_ms
-        leg.lead_in_due = False
-        for file in play.files:
-            names.append(file)
+    def _start_play(self, leg: "Leg", play: Play) -> None:
+        """Start now, or after the lead-in when it is the first play since the answer."""
+        if leg.lead_in_due and self._lead_in_s:
+            leg.lead_in_due = False
+            self._owner.later(self._lead_in_s, leg.leg_id, self._start_player, (play,))
+        else:
+            leg.lead_in_due = False
+            self._start_player(leg, play)
+
+    def _start_player(self, leg: "Leg", play: Play) -> None:
+        if leg.play is not play or leg.audio is None or play.player is not None:
+            return  # replaced, interrupted or without audio meanwhile
         player = pj.AudioMediaPlayer()
         try:
-            player.createPlaylist(names, "play", 0 if play.loop else pj.PJMEDIA_FILE_NO_LOOP)
-            player.startTransmit(audio)
+            if play.loop and len(play.files) == 1:
+                player.createPlayer(play.files[0], 0)
+            else:
+                names = pj.StringVector()
+                for file in play.files:
+                    names.append(file)
+                if not play.loop:
+                    names.append(str(self._padding))
+                player.createPlaylist(names, "play", 0 if play.loop else pj.PJMEDIA_FILE_NO_LOOP)
+            player.startTransmit(leg.audio)
         except pj.Error as error:
             leg.play = None
             sentence = f"A play could not start: {error.reason}."
@@ -104,7 +116,7 @@ class Patch:
             return
         play.player = player
         if not play.loop:
-            self._owner.play_ends(time.monotonic() + length_ms / 1000 + TAIL_S, leg.leg_id, play.play_id)
+            self._owner.play_ends(time.monotonic() + play.length_ms / 1000 + TAIL_S, leg.leg_id, play.play_id)
 
     # --- music and bridges -------------------------------------------------------------------
 
@@ -154,7 +166,7 @@ class Patch:
         leg.had_hold = leg.near_hold
         if leg.play is not None:
             if leg.play.player is None:
-                self._start_play(leg, leg.play, audio)
+                self._start_play(leg, leg.play)
             else:
                 leg.play.player.startTransmit(audio)
         for peer_id in leg.peers:
