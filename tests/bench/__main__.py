@@ -27,6 +27,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("bench", "soak"), default="bench")
     parser.add_argument("--quick", action="store_true", help="under a minute, small loads, no bars")
+    parser.add_argument("--only", nargs="+", choices=plan.PARTS, default=plan.PARTS, help="parts to measure")
     parser.add_argument("--calls", type=int, default=4500, help="calls of the soak")
     parser.add_argument("--keep", action="store_true", help="keep the logs of SIPp and the server")
     parser.add_argument("--external", metavar="ADDR:PORT", help="measure a server that runs already …")
@@ -74,12 +75,12 @@ async def _measure(chosen: argparse.Namespace, rig: Rig, clip: Path) -> bool:
         outcome = await soak.soak(rig, chosen.calls)
         soak.print_soak(outcome)
         return bool(outcome["ok"])
-    figures = await plan.measure(rig, plan.QUICK if chosen.quick else plan.Sizes(), clip, say)
+    figures = await plan.measure(rig, plan.QUICK if chosen.quick else plan.Sizes(), clip, say, chosen.only)
     if chosen.quick:
         figures = plan.without_bars(figures)
     print_all(figures)
     print(json.dumps({"target": rig.target.name, **machine.conditions()}), flush=True)
-    return all(figure.ok is not False and figure.value is not None for figure in figures)
+    return all(figure.ok is not False for figure in figures)
 
 
 def main() -> int:

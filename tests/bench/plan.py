@@ -1,7 +1,7 @@
 """What the benchmark measures, in which order, and against which bar."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from tests.bench.figures import Figure, percentile, repeated
 from tests.bench.machine import Sample, watch
 from tests.bench.rig import MenuRun, Rig
 from tests.bench.talks import Talks, TalkWindow
+
+PARTS = ("memory", "answer", "cpu", "menu", "bridges")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,25 +74,36 @@ class BridgeLadder:
     all_ended: bool
 
 
-async def measure(rig: Rig, sizes: Sizes, clip: Path, say: "Say") -> list[Figure]:
-    """Everything, repeated measurements interleaved."""
-    say("memory", f"{sizes.memory_rate:g} calls/s for {sizes.memory_s:g} s")
-    figures = await _memory(rig, sizes)
-    say("set-up", f"{sizes.plain_rate:g} calls/s for {sizes.plain_s:g} s")
-    plain = await rig.menu(sizes.plain_rate, sizes.plain_s)
+async def measure(rig: Rig, sizes: Sizes, clip: Path, say: "Say", parts: Collection[str]) -> list[Figure]:
+    """The parts asked for (of PARTS), repeated measurements interleaved."""
+    figures: list[Figure] = []
+    memory: list[Figure] = []
     cpu: list[MenuRun] = []
     menus: list[tuple[float, MenuRun]] = []
     bridges: list[BridgeLadder] = []
+    if "memory" in parts:
+        say("memory", f"{sizes.memory_rate:g} calls/s for {sizes.memory_s:g} s")
+        memory = await _memory(rig, sizes)
+    if "answer" in parts:
+        say("answer", f"{sizes.plain_rate:g} calls/s for {sizes.plain_s:g} s")
+        figures += _answer_figures(sizes, await rig.menu(sizes.plain_rate, sizes.plain_s))
     for turn in range(max(sizes.ladders, sizes.cpu_runs)):
-        if turn < sizes.cpu_runs:
+        if "cpu" in parts and turn < sizes.cpu_runs:
             say("cpu", f"{sizes.cpu_rate:g} calls/s, run {turn + 1}")
             cpu.append(await rig.menu(sizes.cpu_rate, sizes.cpu_s))
-        if turn < sizes.ladders:
-            say("menu ladder", f"run {turn + 1}")
+        if "menu" in parts and turn < sizes.ladders:
+            say("menu", f"run {turn + 1}")
             menus.append(await _menu_ladder(rig, sizes, say))
-            say("bridge ladder", f"run {turn + 1}")
+        if "bridges" in parts and turn < sizes.ladders:
+            say("bridges", f"run {turn + 1}")
             bridges.append(await _bridge_ladder(rig, sizes, clip, turn == 0, say))
-    return _menu_figures(sizes, plain, cpu, menus) + _bridge_figures(sizes, bridges) + figures
+    if menus:
+        figures = _menu_figures(sizes, menus) + figures
+    if cpu:
+        figures += _cpu_figures(sizes, cpu)
+    if bridges:
+        figures += _bridge_figures(sizes, bridges)
+    return figures + memory
 
 
 class Say:
@@ -110,7 +123,7 @@ async def _menu_ladder(rig: Rig, sizes: Sizes, say: Say) -> tuple[float, MenuRun
     for rate in sizes.menu_rates:
         for _ in range(2):
             run = await rig.menu(rate, sizes.menu_s)
-            say("menu ladder", f"{rate:g}/s {'clean' if run.clean else f'not clean: {run.detail()}'}")
+            say("menu", f"{rate:g}/s {'clean' if run.clean else f'not clean: {run.detail()}'}")
             if run.clean:
                 break
         assert run is not None
@@ -138,7 +151,7 @@ async def _bridge_ladder(rig: Rig, sizes: Sizes, clip: Path, long: bool, say: Sa
             await talks.grow(step, sizes.bridge_rate)
             window = await talks.window(sizes.window_s)
             windows.append(window)
-            say("bridge ladder", f"{step} {'clean' if window.clean else f'not clean: {window.detail()}'}")
+            say("bridges", f"{step} {'clean' if window.clean else f'not clean: {window.detail()}'}")
             if not window.clean:
                 break
             clean = step
@@ -207,12 +220,8 @@ async def _memory(rig: Rig, sizes: Sizes) -> list[Figure]:
     ]
 
 
-def _menu_figures(
-    sizes: Sizes, plain: MenuRun, cpu: Sequence[MenuRun], menus: Sequence[tuple[float, MenuRun]]
-) -> list[Figure]:
+def _menu_figures(sizes: Sizes, menus: Sequence[tuple[float, MenuRun]]) -> list[Figure]:
     ceilings = [ceiling for ceiling, _ in menus]
-    costs = [run.cpu_ms_a_call for run in cpu]
-    answers = plain.sipp.answer_ms
     return [
         Figure(
             name="menu_calls_per_s",
@@ -223,7 +232,14 @@ def _menu_figures(
             aim=320,
             runs=ceilings,
             detail={"highest_tried": sizes.menu_rates[-1], "last": [run.detail() for _, run in menus]},
-        ),
+        )
+    ]
+
+
+def _cpu_figures(sizes: Sizes, cpu: Sequence[MenuRun]) -> list[Figure]:
+    costs = [run.cpu_ms_a_call for run in cpu]
+    database = [ms for run in cpu if (ms := run.database_cpu_ms_a_call) is not None]
+    return [
         Figure(
             name="menu_cpu_ms",
             what=f"worker CPU a call at {sizes.cpu_rate:g}/s",
@@ -235,6 +251,20 @@ def _menu_figures(
             runs=costs,
             detail={"clean": all(run.clean for run in cpu), "runs": [run.detail() for run in cpu]},
         ),
+        Figure(
+            name="database_cpu_ms",
+            what=f"database CPU a call at {sizes.cpu_rate:g}/s",
+            value=repeated(database),
+            unit="ms",
+            better="low",
+            runs=database,
+        ),
+    ]
+
+
+def _answer_figures(sizes: Sizes, plain: MenuRun) -> list[Figure]:
+    answers = plain.sipp.answer_ms
+    return [
         Figure(
             name="answer_p50_ms",
             what=f"INVITE to 200, p50 at {sizes.plain_rate:g} calls/s",
@@ -249,7 +279,7 @@ def _menu_figures(
             unit="ms",
             bar=50,
             better="low",
-            detail=plain.detail(),
+            detail={**plain.detail(), "clock_resolution_ms": 4},  # SIPp reads the coarse clock
         ),
     ]
 
@@ -264,12 +294,7 @@ def _bridge_figures(sizes: Sizes, ladders: Sequence[BridgeLadder]) -> list[Figur
     delays = [ms for r in ladders for ms in r.delays_ms]
     marks = sum(r.marks for r in ladders)
     heard = [h for r in ladders for h in r.heard]
-    setup: dict[str, object] = {
-        "from_key_start_p95": percentile(after_start, 95),
-        "from_key_end_p50": percentile(after_end, 50),
-        "talks_up": sizes.probe_from,
-        "measured": len(after_end),
-    }
+    setup: dict[str, object] = {"talks_up": sizes.probe_from, "measured": len(after_end)}
     return [
         Figure(
             name="bridges",
@@ -302,6 +327,14 @@ def _bridge_figures(sizes: Sizes, ladders: Sequence[BridgeLadder]) -> list[Figur
             value=percentile(after_end, 95),
             unit="ms",
             bar=20,
+            better="low",
+            detail={**setup, "negative": "the server acted on the key before it was released"},
+        ),
+        Figure(
+            name="key_start_to_invite_p95_ms",
+            what=f"start of key to clinician's INVITE, p95 at {sizes.probe_from} talks",
+            value=percentile(after_start, 95),
+            unit="ms",
             better="low",
             detail=setup,
         ),

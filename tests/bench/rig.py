@@ -53,6 +53,13 @@ class MenuRun:
         """Worker CPU of one call."""
         return self.worker_cpu_s * 1000 / (self.rate * self.window_s)
 
+    @property
+    def database_cpu_ms_a_call(self) -> float | None:
+        """Database CPU of one call; None without a database of ours."""
+        if self.database_cpu_s is None:
+            return None
+        return round(self.database_cpu_s * 1000 / (self.rate * self.window_s), 3)
+
     def detail(self) -> dict[str, object]:
         """For the JSON line."""
         return {
@@ -63,9 +70,7 @@ class MenuRun:
             "heard": self.heard,
             "lost_packets": self.lost_packets,
             "worker_cpu_percent": round(100 * self.worker_cpu_s / self.window_s, 1),
-            "database_cpu_ms_a_call": None
-            if self.database_cpu_s is None
-            else round(self.database_cpu_s * 1000 / (self.rate * self.window_s), 3),
+            "database_cpu_ms_a_call": self.database_cpu_ms_a_call,
             "generator_late_ms": self.health.win_late_max_ms,
             "datagrams_dropped": self.dropped,
         }
