@@ -329,12 +329,13 @@ static void find_pair(const float *samples, float energy, int *pair, int *mixed)
         if (top[0] < 0 || share[b] > share[top[0]]) top[1] = top[0], top[0] = b;
         else if (top[1] < 0 || share[b] > share[top[1]]) top[1] = b;
     }
-    float first = share[low[0]] + share[high[0]], second = share[low[1]] + share[high[1]];
+    float sum = share[low[0]] + share[high[0]] + share[low[1]] + share[high[1]];
     *pair = *mixed = -1;
-    if (first + second < 0.85f || share[low[0]] < 0.1f || share[high[0]] < 0.1f) return;
+    if (sum < 0.85f || share[low[0]] < 0.1f || share[high[0]] < 0.1f) return;
     *pair = low[0] + LOW_TONES * (high[0] - LOW_TONES);
-    if (share[low[1]] > 0.01f && share[high[1]] > 0.01f) *mixed = low[1] + LOW_TONES * (high[1] - LOW_TONES);
-    else if (first < 0.85f) *pair = -1;
+    int third_low = share[low[1]] > 0.01f, third_high = share[high[1]] > 0.01f; /* another call may share one tone */
+    if (third_low || third_high)
+        *mixed = (third_low ? low[1] : low[0]) + LOW_TONES * ((third_high ? high[1] : high[0]) - LOW_TONES);
 }
 
 static void judge_tone(struct leg *leg, const float *samples, float energy) {
