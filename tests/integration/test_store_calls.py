@@ -176,7 +176,8 @@ async def test_lists_of_calls_use_their_indexes(database: Database) -> None:
     await database.execute(
         "INSERT INTO call (id, line, dialled, caller, sip_call_id, worker, started_at, ended_at, cause) "
         "SELECT gen_random_uuid(), 'main', '1', '2', 'x', 'w' || n % 4, "
-        "$1::timestamptz + n * interval '1 s', $1::timestamptz + n * interval '2 s', 'normal' FROM generate_series(1, 5000) AS n",
+        "$1::timestamptz + n * interval '1 s', $1::timestamptz + n * interval '2 s', 'normal' "
+        "FROM generate_series(1, 5000) AS n",
         AT,
     )
     await database.execute("ANALYZE call")
