@@ -200,6 +200,7 @@ def _values(config: Config, run_dir: Path, database_url: str, nonce_secret: str)
         "log_level": _LOG_LEVELS[config.log_level],
         "listeners": _listeners(config, internal),
         "internal_address": internal,
+        "nowhere": internal or edge.address,  # port 9 (discard) there: a request is lost on purpose
         "processes": edge.processes,
         "tls_port": edge.tls_port,
         "ws_port": edge.ws_port,
