@@ -7,7 +7,8 @@
         dialog.ack()
 
 There are no retransmissions and no ACK unless asked for. Requests named in `answers` are answered at once
-(BYE, OPTIONS, NOTIFY, INFO with 200); take them out to stay silent. Every datagram is parsed strictly: one that breaks RFC 3261 is kept in `refused` with the reason, so a test can assert that there are none.
+(BYE, OPTIONS, NOTIFY, INFO with 200); take them out to stay silent. Every datagram is parsed strictly: one
+that breaks RFC 3261 is kept in `refused` with the reason, so a test can assert that there are none.
 """
 
 import asyncio
@@ -214,8 +215,8 @@ class RawSip(asyncio.DatagramProtocol):
     ) -> Burst:
         """`per_s` INVITEs a second for `for_s` seconds, each one a call of its own.
 
-        Answered ones are ACKed and ended. Afterwards up to `linger_s` are given to late answers. Without `ack`
-        nothing is acknowledged.
+        Answered ones are ACKed and ended. Afterwards up to `linger_s` are given to late answers. Without
+        `ack` nothing is acknowledged.
         """
         loop, outcome = asyncio.get_running_loop(), Burst()
         dialogs: dict[str, tuple[Dialog, float]] = {}

@@ -356,7 +356,7 @@ def correlate(recording: Path | Audio, reference: Path | Audio, *, drift_ms: int
     """Finds the reference in the recording by normalised cross-correlation.
 
     With `drift_ms` each 400 ms piece may lie that much off the whole, as when a jitter buffer skips or
-    stretches; the correlation is then the mean of the pieces weighted by energy, without the silent ones.
+    stretches; the correlation is then the median of the pieces, without the silent ones.
     Raises ValueError when the recording is shorter than the reference or the reference is silent.
     """
     deg = np.asarray(load(recording), dtype=np.float64)
@@ -370,14 +370,13 @@ def correlate(recording: Path | Audio, reference: Path | Audio, *, drift_ms: int
     at, score = _best_place(deg, ref)
     if drift_ms:
         size, slack = 400 * RATE_HZ // 1000, drift_ms * RATE_HZ // 1000
-        found = weights = 0.0
+        scores = []
         for start in range(0, max(1, len(ref) - size + 1), size):
             piece = ref[start : start + size]
             place = deg[max(0, at + start - slack) : at + start + size + slack]
             if dbfs(piece) > SILENCE_DBFS and len(place) >= len(piece):
-                weight = float(np.sum(piece**2))
-                found, weights = found + weight * _best_place(place, piece)[1], weights + weight
-        score = found / weights if weights else score
+                scores.append(_best_place(place, piece)[1])
+        score = float(np.median(scores)) if scores else score
     return Match(
         offset_ms=at * 1000 / RATE_HZ,
         correlation=score,

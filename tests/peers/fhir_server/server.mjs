@@ -168,8 +168,20 @@ class Repository extends MemoryRepository {
   }
 }
 
+/** The first check of each type takes long: its schema is compiled. */
+function warmUp() {
+  for (const type of ['Encounter', 'DocumentReference']) {
+    try {
+      validate({ resourceType: type });
+    } catch (error) {
+      normalizeOperationOutcome(error); // an empty resource is not valid, of course
+    }
+  }
+}
+
 const repository = new Repository();
 await repository.load();
+warmUp();
 const router = new FhirRouter({});
 
 // Requests are worked through one after the other: the router awaits between its search and its write, and two
@@ -187,10 +199,6 @@ async function answer(request) {
   for (const [key, value] of url.searchParams) {
     query[key] = key in query ? [query[key], value].flat() : value;
   }
-  const refused = unable(request, url);
-  if (refused) {
-    return [refused, undefined];
-  }
   const headers = { ...request.headers };
   if (WITHOUT.has('conditional')) {
     delete headers['if-none-exist'];
@@ -204,14 +212,16 @@ async function answer(request) {
   }, repository);
 }
 
-/** What a server that lacks an ability would say; undefined when it has it. */
-function unable(request, url) {
-  const path = url.pathname.slice(BASE.length);
-  if (WITHOUT.has('transaction') && request.method === 'POST' && /^\/?$/.test(path)) {
-    return outcome('not-found', 'This server takes no bundles.');
+/** What a server that lacks an ability says: [status, body]; undefined when it has it. */
+function unable(request) {
+  if (request.path === '/metadata' && WITHOUT.has('metadata')) {
+    return [404, outcome('not-found', 'This server does not describe itself.')];
   }
-  if (WITHOUT.has('search') && request.method === 'GET' && url.search) {
-    return outcome('not-supported', 'This server cannot search.');
+  if (request.path === '/' && request.method === 'POST' && WITHOUT.has('transaction')) {
+    return [404, outcome('not-found', 'This server takes no bundles.')];
+  }
+  if (request.method === 'GET' && Object.keys(request.query).length > 0 && WITHOUT.has('search')) {
+    return [400, outcome('not-supported', 'This server cannot search.')];
   }
   return undefined;
 }
@@ -302,9 +312,7 @@ app.use(BASE, async (request, response) => {
   counts.requests += 1;
   counts.writes += request.method === 'GET' ? 0 : 1;
   if (request.path === '/metadata') { // open to everybody, by FHIR's own advice; no fault touches it
-    return WITHOUT.has('metadata')
-      ? send(response, 404, outcome('not-found', 'No metadata.'))
-      : send(response, 200, capabilities());
+    return send(response, ...(unable(request) ?? [200, capabilities()]));
   }
   if (token && request.get('authorization') !== `Bearer ${token}`) {
     return send(response, 401, outcome('login', 'The bearer token is missing or wrong.'));
@@ -312,6 +320,10 @@ app.use(BASE, async (request, response) => {
   const mode = nextFault(request);
   if (await spoil(mode, request, response)) {
     return undefined;
+  }
+  const refused = unable(request);
+  if (refused) {
+    return send(response, ...refused);
   }
   const [result, resource] = await oneAfterTheOther(() => answer(request)).catch((error) => [normalizeOperationOutcome(error)]);
   if (mode === 'commit-then-drop') {
