@@ -85,6 +85,20 @@ def missing_package(log: str) -> str | None:
     return None
 
 
+def advice(log: str) -> str:
+    """What to do about a failed stage, read from its log: one or more sentences, or nothing."""
+    if package := missing_package(log):
+        return f"The Debian package {package} is missing: apt-get install {package}"
+    if "is expired" in log:
+        return (
+            "The Debian mirror is out of date, or this machine's clock is wrong, and apt trusts no expired index. "
+            "Use a current mirror. " + NAME_A_TARBALL
+        )
+    if re.search("Could not resolve|Temporary failure resolving|Could not connect|Unable to connect", log):
+        return "The Debian mirror cannot be reached. " + NAME_A_TARBALL
+    return ""
+
+
 def debian_mirror(index_targets: str) -> str:
     """The address of this machine's Debian archive.
 

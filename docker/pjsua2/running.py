@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from rules import BuildError, missing_package
+from rules import BuildError, advice
 
 HEARTBEAT_S = 15.0
 
@@ -96,7 +96,6 @@ class Runner:
 
     def _fail(self, stage: str, log: Path, why: str) -> NoReturn:
         text = log.read_text(encoding="utf-8", errors="replace")
-        package = missing_package(text)
-        hint = f"The Debian package {package} is missing: apt-get install {package}\n" if package else ""
+        hint = f"{told}\n" if (told := advice(text)) else ""
         tail = "\n".join(f"    {line}" for line in text.splitlines()[-20:])
         raise BuildError(f"The stage '{stage}' failed ({why}). {hint}Last lines of {log}:\n{tail}")
