@@ -99,7 +99,7 @@ class CallRunner:
         caller = "" if incoming.from_user in ("anonymous", "unknown") else incoming.from_user
         self._heading = Heading(
             call_id=str(call_id),
-            site=entry.site or settings.site,
+            site=f"{settings.site}, {entry.site}" if entry.site else settings.site,
             time_zone=settings.time_zone,
             line=line,
             language=self._position.language,
@@ -117,7 +117,7 @@ class CallRunner:
         self.inbox.put_nowait(_ShutDown())
 
     async def run(self) -> None:
-        """Handle the inbox until every leg is over. Raises the fault that ended the call, once it is let go."""
+        """Handle the inbox until every leg is over. Raises the fault that ended the call."""
         heading = self._heading
         self._timeline.started(
             call_id=self.call_id,
