@@ -46,7 +46,7 @@ class MenuRun:
     @property
     def clean(self) -> bool:
         """No failure, no retransmission by the callers, every call heard the prompt."""
-        return self.sipp.failed == 0 and self.sipp.retransmissions == 0 and self.heard == self.sipp.calls
+        return self.sipp.failed == 0 and self.sipp.retransmissions == 0 and self.heard == self.sipp.succeeded
 
     @property
     def cpu_ms_a_call(self) -> float:
@@ -87,6 +87,11 @@ class Rig:
     samples: list[Sample] = field(default_factory=list)
     _sip_ports: int = 0
     _callers: int = 0
+
+    def must_live(self) -> None:
+        """Raises RuntimeError when the server under test has died: no figure after that means anything."""
+        if machine.rss_mb(self.target.pid) == 0:
+            raise RuntimeError(f"the server under test ({self.target.name}) has gone; its log says why")
 
     def sip_port(self) -> int:
         """A SIP port for the next SIPp; never the one just used."""
@@ -150,6 +155,7 @@ class Rig:
         _, health = await self.load.report()
         self.load.tell("window end")
         sipp = await running
+        self.must_live()
         await asyncio.sleep(1.3)  # rtpload calls a leg ended after 1 s of silence
         legs = [leg for leg in self.load.ended[before:] if leg.group == MENU_LEGS.name]
         return MenuRun(

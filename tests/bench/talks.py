@@ -94,6 +94,7 @@ class Talks:
         window_s = asyncio.get_running_loop().time() - began
         worker_cpu_s = machine.cpu_s(rig.target.pid) - worker
         database_end = rig.target.database_cpu_s()
+        rig.must_live()
         legs, health = await rig.load.report()
         rig.load.tell("window end")
         patients, phones = latest(legs, PATIENT_LEGS), latest(legs, PHONE_LEGS)

@@ -1,4 +1,4 @@
-"""The benchmark's judge of audio (tests/bench/rtpload.c) can tell good from bad, or its figures mean nothing."""
+"""The benchmark's judge of audio (tests/bench/rtpload.c) tells good from bad, or its figures mean nothing."""
 
 import asyncio
 import math
