@@ -1,7 +1,7 @@
 """coturn as a supervised child: the relay for browsers that cannot reach each other or rtpengine directly.
 
-Credentials are made on demand and expire (the "TURN REST API" scheme of coturn's use-auth-secret): the user
-name is the end of validity in seconds since 1970, the password its HMAC-SHA1 under a secret of ours and coturn's.
+Credentials are made on demand and expire ("TURN REST API", coturn's use-auth-secret): the user
+name is the end of validity in seconds since 1970, the password its HMAC-SHA1 under a secret of both.
 Nothing is stored; a leaked pair is worthless soon.
 """
 
