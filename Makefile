@@ -34,7 +34,7 @@ bench: setup ## calls a second, bridges, CPU, delay, memory: one JSON line each
 	@$(call timed,bench,$(BIN)/python -m tests.bench $(BENCH))
 
 soak: setup ## 4,500 calls; fails on one lost call or on growing memory
-	@$(call timed,soak,$(BIN)/python -m tests.bench.soak $(SOAK))
+	@$(call timed,soak,$(BIN)/python -m tests.bench soak $(SOAK))
 
 lock: ## choose new versions of the Python packages and pin them
 	@$(call timed,lock,docker/lock.sh)
