@@ -29,7 +29,6 @@ class Line(pj.Account):
     def onIncomingCall(self, prm: pj.OnIncomingCallParam) -> None:
         """An INVITE outside a dialog. Whatever happens here, the call id ends in an object that is kept."""
         owner = self._owner
-        owner.bury()  # a stale Call on this slot would hang up the new call when it is freed
         owner.counts["incoming"] += 1
         if owner.incoming_legs >= owner.admission:
             refusal = Refusal(owner, self, prm.callId)
@@ -67,21 +66,25 @@ class Refusal(pj.Call):
     def __init__(self, owner: "Owner", line: Line, call_id: int) -> None:
         super().__init__(line, call_id)
         self._owner = owner
-        owner.refusals[call_id] = self
+        self.slot = -1
+        self._over = False
+        owner.take_slot(self, call_id)
 
     def callback_failed(self, name: str) -> None:
         """Log and count an exception in a callback."""
         self._owner.callback_failed(name, None)
 
     def refuse(self) -> None:
-        """Send 503 with Retry-After; `hangup` would lose the header while the INVITE is being handed to us."""
+        """Send 503 with Retry-After.
+
+        `hangup` would lose the header while the INVITE is being handed to us.
+        """
         self._owner.counts["rejected_overload"] += 1
         self.answer(self._owner.overload_answer)
 
     @guarded("onCallState")
     def onCallState(self, prm: pj.OnCallStateParam) -> None:
         """Let go of the object once the library has."""
-        if not self.isActive():
-            kept = self._owner.refusals.pop(self.getId(), None)
-            if kept is not None:
-                self._owner.grave.append(kept)
+        if not self.isActive() and not self._over:
+            self._over = True
+            self._owner.ended(self)

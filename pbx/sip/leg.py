@@ -56,6 +56,7 @@ class Leg(pj.Call):
         self.owner = owner
         self.line = account
         self.leg_id = leg_id
+        self.slot = -1  # call id of the library, once it has one
         self.inbound = inbound
         self.announced = (
             True  # False: made in case an INVITE with Replaces succeeds, unknown to the application
@@ -100,7 +101,14 @@ class Leg(pj.Call):
             self.accepted = True
             self.lead_in_due = True
             self.owner.bounds.sent_200(self.leg_id, time.monotonic())
-            self.answer(self.owner.answers[200])
+            try:
+                self.answer(self.owner.answers[200])
+            except pj.Error as error:  # mostly an offer without anything we can take; 488 was sent
+                log.info(
+                    "An offer was refused",
+                    extra={"action": "answer", "leg": self.leg_id, "reason": error.reason},
+                )
+                self.finish(Cause.INCOMPATIBLE, 488)
 
     def do_reject(self, code: int, retry_after_s: int | None) -> None:
         """A final status instead of an answer."""
@@ -218,6 +226,8 @@ class Leg(pj.Call):
         if self.over:
             return
         info = self.getInfo()
+        if self.slot < 0:
+            self.owner.take_slot(self, info.id)
         if info.state == pj.PJSIP_INV_STATE_DISCONNECTED:
             if self.local_cause is not None:
                 self._end(self.local_cause, info.lastStatusCode, by_peer=False)
@@ -289,7 +299,6 @@ class Leg(pj.Call):
     @guarded("onCallTransferRequest")
     def onCallTransferRequest(self, prm: pj.OnCallTransferRequestParam) -> None:
         """REFER (RFC 3515): the library dials after we return; the new Call is ours to keep."""
-        self.owner.bury()
         uri = prm.dstUri
         if not self.owner.can_dial(uri, routed=True):
             prm.statusCode = pj.PJSIP_SC_DECLINE
@@ -312,7 +321,6 @@ class Leg(pj.Call):
     @guarded("onCallReplaceRequest")
     def onCallReplaceRequest(self, prm: pj.OnCallReplaceRequestParam) -> None:
         """INVITE with Replaces (RFC 3891) for this dialog: a new leg stands by."""
-        self.owner.bury()
         leg = self.owner.stand_in(self)
         prm.newCall = leg
         prm.opt.textCount = 0

@@ -3,7 +3,7 @@
 Rules, each learned from a crash (tests/integration/test_engine_crash.py shows them):
 - a Call stays in the registry until DISCONNECTED and is freed on this thread after that callback has
 returned;
-- it is freed before any new call can take its slot: freeing a stale Call hangs up whoever has the slot now;
+- it is not freed while another call has its slot: the destructor of a Call hangs up whoever has the slot now;
 - an exception in a callback of pjsua2 would vanish: each callback is wrapped, logs and counts;
 - tracebacks are logged as text: a kept traceback would keep a Call and free it on another thread;
 - at the end all calls are hung up and freed before the library is destroyed.
@@ -21,7 +21,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pjsua2 as pj
 
@@ -58,6 +58,12 @@ COUNTED = (
 )
 
 
+class Kept(Protocol):
+    """A Call object with the call id of the library it stands for."""
+
+    slot: int
+
+
 class EngineError(Exception):
     """The engine cannot start or stop; the text is a sentence that says what to do."""
 
@@ -78,8 +84,8 @@ class Owner:
         self.failure: str | None = None
         self.counts = dict.fromkeys(COUNTED, 0)
         self.legs: dict[LegId, Leg] = {}
-        self.refusals: dict[int, pj.Call] = {}
-        self.grave: list[pj.Call] = []
+        self.slots: dict[int, Kept] = {}  # the living object of each call id of the library
+        self._grave: list[Kept] = []
         self.admission = settings.max_calls
         self.incoming_legs = 0
         self._commands = commands
@@ -149,7 +155,7 @@ class Owner:
                 self.recordings.check(now_s)
             if self._unstarted:
                 self._check_unstarted()
-            self.bury()
+            self._bury()
             self._flush()
             self._measure(began_s, now_s)
             if self._stop_by_s is not None and now_s >= self._stop_by_s and not self.recordings.busy:
@@ -169,11 +175,11 @@ class Owner:
     def _close(self, endpoint: Endpoint) -> None:
         """Free every object, then destroy the library."""
         if self.failure is None:
-            self.bury()
+            self._bury()
             self.patch.close()
             del self._line, self._line_direct
-        self.refusals.clear()
-        self.bury()
+        self.slots.clear()
+        self._bury()
         endpoint.close(quietly=self.failure is not None)
         self._flush()
 
@@ -215,7 +221,6 @@ class Owner:
         headers: Mapping[str, str],
     ) -> None:
         """Command: make a leg; every failure is its Ended."""
-        self.bury()
         self.counts["dialled"] += 1
         leg = Leg(self, self._line_direct, leg_id)
         self.legs[leg_id] = leg
@@ -241,6 +246,9 @@ class Owner:
             )
             if not leg.over:
                 leg.finish(Cause.ERROR)
+        else:
+            if not leg.over:
+                self.take_slot(leg, leg.getId())
 
     def record(self, path: Path, legs: Sequence[LegId]) -> None:
         """Command: see Recordings.start."""
@@ -258,13 +266,14 @@ class Owner:
 
     def admit(self, leg: Leg) -> None:
         """Register an incoming leg."""
+        self.take_slot(leg, leg.getId())
         self.legs[leg.leg_id] = leg
         self.incoming_legs += 1
         self.bounds.incoming(leg.leg_id, time.monotonic())
 
     def leg_over(self, leg: Leg, ended: Ended) -> None:
         """Unregister a leg; the object goes to the grave."""
-        self.grave.append(leg)
+        self.ended(leg)
         if self.legs.pop(leg.leg_id, None) is None:
             return
         if leg.inbound:
@@ -272,7 +281,7 @@ class Owner:
         if leg.stand_in is not None:  # an INVITE with Replaces that came to nothing
             child = self.legs.pop(leg.stand_in, None)
             if child is not None and not child.announced:
-                self.grave.append(child)
+                self.ended(child)
         self.patch.detach(leg)
         if leg.announced:
             self.counts["ended"] += 1
@@ -351,9 +360,21 @@ class Owner:
             extra={"action": "callback", "callback": name, "leg": leg_id},
         )
 
-    def bury(self) -> None:
-        """Free ended Call objects: here, between callbacks, and before a new call may get their slot."""
-        self.grave.clear()
+    def take_slot(self, call: Kept, slot: int) -> None:
+        """Note which call id of the library a new object has."""
+        call.slot = slot
+        self.slots[slot] = call
+
+    def ended(self, call: Kept) -> None:
+        """Send an object to the grave, where it outlives the callback that ended it."""
+        if self.slots.get(call.slot) is call:
+            del self.slots[call.slot]
+        self._grave.append(call)
+
+    def _bury(self) -> None:
+        """Free ended Call objects, outside of every callback, unless a new call has got their slot."""
+        if self._grave:
+            self._grave = [call for call in self._grave if call.slot in self.slots]
 
     # --- time --------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ _COMPACT = {
     "c": "content-type",
     "l": "content-length",
 }
-_URI_USER = re.compile(r"(?:sips?:([^@;>\s]*)@|tel:([^;>\s]+))", re.IGNORECASE)
+_URI_USER = re.compile(r"(?:sips?:([^@>\s]*)@|tel:([^;>\s]+))", re.IGNORECASE)
 _NAME_ADDR = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^<"]*?))\s*<')
 _Q850 = re.compile(r"\bQ\.850\s*;[^,]*?\bcause\s*=\s*(\d{1,3})", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
@@ -60,7 +60,7 @@ def uri_user(text: str) -> str:
     if match is None:
         return ""
     user = match[1] if match[1] is not None else match[2]
-    return unquote(user.partition(":")[0])
+    return unquote(user.partition(":")[0].partition(";")[0])
 
 
 def display_name(value: str) -> str:
@@ -114,7 +114,10 @@ def bare_digit(message: str) -> str:
 
     Empty when it is no such INFO.
     """
-    if not any(n == "content-type" and v.lower().startswith("application/dtmf") for n, v in fields(message)):
+    if not any(
+        n == "content-type" and v.partition(";")[0].strip().lower() == "application/dtmf"
+        for n, v in fields(message)
+    ):
         return ""
     body = message.partition("\r\n\r\n")[2].strip()
     return body if len(body) == 1 else ""

@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 
 from pbx.core.legs import Ended, LegEvent, LegId, PlayId
 from pbx.sip.engine import Engine, EngineSettings
+
 E = TypeVar("E", bound=LegEvent)
 RTP_FIRST, RTP_PORTS = 44000, 3900
 CLEAN_EXIT = 0
@@ -33,7 +34,9 @@ def free_port() -> int:
 
 def settings(folder: Path, **changes: Any) -> EngineSettings:
     """Settings for a test; the hold music is 350 Hz."""
-    from tests.peers import tones  # not at the top: the engine's process imports this module and needs no scipy
+    from tests.peers import (
+        tones,  # not at the top: the engine's process imports this module and needs no scipy
+    )
 
     music = folder / "hold-music.wav"
     if not music.exists():
@@ -54,6 +57,7 @@ class RemoteEngine:
     def __init__(self, chosen: EngineSettings) -> None:
         self.settings = chosen
         self.events: list[LegEvent] = []
+        self.expected_callback_errors = 0
         self.on_event: Callable[[LegEvent], None] = lambda event: None
         self._arrived = asyncio.Event()
         self._answers: dict[int, asyncio.Future[Any]] = {}
@@ -110,10 +114,11 @@ class RemoteEngine:
             async with asyncio.timeout(within_s):
                 while True:
                     for index, event in enumerate(self.events):
-                        if index not in self._seen and isinstance(event, kind):
-                            if all(getattr(event, name) == value for name, value in wanted.items()):
-                                self._seen.add(index)
-                                return event
+                        if index in self._seen or not isinstance(event, kind):
+                            continue
+                        if all(getattr(event, name) == value for name, value in wanted.items()):
+                            self._seen.add(index)
+                            return event
                     self._arrived.clear()
                     await self._arrived.wait()
         except TimeoutError:
@@ -169,7 +174,7 @@ class RemoteEngine:
 
 @contextlib.asynccontextmanager
 async def rig(folder: Path, **changes: Any) -> AsyncIterator[RemoteEngine]:
-    """A running engine that must end with exit code 0, without callback errors, every leg Ended exactly once."""
+    """A running engine that must end with exit code 0, without errors, every leg Ended exactly once."""
     engine = RemoteEngine(settings(folder, **changes))
     try:
         await engine.ask("ready", within_s=30)
@@ -178,7 +183,7 @@ async def rig(folder: Path, **changes: Any) -> AsyncIterator[RemoteEngine]:
         counted = await engine.counters()
         code = await engine.stop()
         assert code == CLEAN_EXIT, f"the engine ended with {code}"
-        assert counted["callback_errors"] == 0
+        assert counted["callback_errors"] == engine.expected_callback_errors
         assert counted["command_errors"] == 0
         assert counted["sink_errors"] == 0
         check_ends(engine.events)

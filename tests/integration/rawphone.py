@@ -110,7 +110,9 @@ class Media(asyncio.DatagramProtocol):
         self._phase += FRAME
         return tones.to_ulaw(np.round(8000 * np.sin(2 * np.pi * self._hz * t)).astype(np.int16))
 
-    def send(self, payload_type: int, payload: bytes, *, marker: bool = False, hold_stamp: bool = False) -> None:
+    def send(
+        self, payload_type: int, payload: bytes, *, marker: bool = False, hold_stamp: bool = False
+    ) -> None:
         """One RTP packet; `hold_stamp` repeats the timestamp, as all packets of one key do (RFC 4733)."""
         if not hold_stamp:
             self._stamp += FRAME
@@ -262,7 +264,9 @@ class Dialog:
         self.request("BYE")
         return await self.response(200, "BYE")
 
-    def respond(self, request: Sip, status: int, body: str = "", headers: Mapping[str, str] | None = None) -> None:
+    def respond(
+        self, request: Sip, status: int, body: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
         """Answer a request of the engine."""
         to = request.get("to")
         if ";tag=" not in to:
@@ -290,7 +294,7 @@ class Dialog:
 
 
 class RawPhone(asyncio.DatagramProtocol):
-    """A socket with dialogs. BYE, CANCEL, OPTIONS, INFO, NOTIFY, UPDATE are answered with 200 unless `mute`."""
+    """A socket with dialogs. What `auto` names is answered with 200, CANCEL with 200 and 487."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -302,6 +306,7 @@ class RawPhone(asyncio.DatagramProtocol):
         self.strays: list[Sip] = []
         self._transport: asyncio.DatagramTransport | None = None
         self._media: list[Media] = []
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(cls, address: str = "127.0.0.1") -> Self:
@@ -358,7 +363,9 @@ class RawPhone(asyncio.DatagramProtocol):
         dialog = self.dialogs.get(message.get("call-id"))
         if dialog is None:
             if message.method == "INVITE" and not message.status:
-                asyncio.ensure_future(self._ringing(message))
+                task = asyncio.create_task(self._ringing(message))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
             else:
                 self.strays.append(message)
             return

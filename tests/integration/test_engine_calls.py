@@ -169,7 +169,8 @@ async def test_refused_dial_ends_with_its_cause(
 
 
 @pytest.mark.parametrize(
-    "target", ["not a uri", "", "sip:", "sip:1001@no-such-host.invalid", "sip:x@127.0.0.1\r\nX-Evil: 1", "tel:+1"]
+    "target",
+    ["not a uri", "", "sip:", "sip:1001@no-such-host.invalid", "sip:x@127.0.0.1\r\nX-Evil: 1", "tel:+1"],
 )
 async def test_impossible_target_is_an_ended_leg_and_blocks_nothing(tmp_path: Path, target: str) -> None:
     async with rig(tmp_path) as engine:
@@ -370,7 +371,11 @@ async def _nothing_to_ask(name: str, *_: object, **__: object) -> object:
 
 
 def _hang_up_from_everywhere(engine: Engine, legs: list[LegId]) -> None:
-    threads = [threading.Thread(target=lambda: [engine.hangup(leg) for leg in legs]) for _ in range(8)]
+    def hang_up() -> None:
+        for leg in legs:
+            engine.hangup(leg)
+
+    threads = [threading.Thread(target=hang_up) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -386,7 +391,12 @@ async def test_hang_up_from_many_threads_at_once_and_twice(tmp_path: Path) -> No
         await engine.ask("break", _hang_up_from_everywhere, [*legs, ringing])
         for leg in [*legs, ringing]:
             await engine.expect(Ended, leg=leg)
-        for command, arguments in (("hangup", ()), ("answer", ()), ("music", (True,)), ("send_digits", ("1",))):
+        for command, arguments in (
+            ("hangup", ()),
+            ("answer", ()),
+            ("music", (True,)),
+            ("send_digits", ("1",)),
+        ):
             engine.do(command, legs[0], *arguments)  # for an ended leg: ignored
         await until(lambda: all(any(r.method == "BYE" for r in call.requests) for call in calls))
 

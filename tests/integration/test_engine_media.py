@@ -105,7 +105,12 @@ async def test_files_that_cannot_be_played_are_named(tmp_path: Path) -> None:
     async with rig(tmp_path) as engine, await RawPhone.open() as phone:
         call = await phone.call(engine.at)
         leg = await answered(engine, call)
-        for bad, word in ((tmp_path / "none.wav", "opened"), (fast, "16000 Hz"), (noise, "not a WAV"), (empty, "no audio")):
+        for bad, word in (
+            (tmp_path / "none.wav", "opened"),
+            (fast, "16000 Hz"),
+            (noise, "not a WAV"),
+            (empty, "no audio"),
+        ):
             await engine.play(leg, [good, bad])
             over = await engine.expect(PlayEnded, leg=leg)
             assert not over.completed
@@ -149,7 +154,8 @@ async def test_bridges_join_and_part_two_and_three_legs(tmp_path: Path) -> None:
         engine.do("bridge", legs[1], legs[2])
         engine.do("bridge", legs[2], legs[0])
         await until(
-            lambda: all(hears(calls[i], hz[j]) for i in range(3) for j in range(3) if i != j), what="the conference"
+            lambda: all(hears(calls[i], hz[j]) for i in range(3) for j in range(3) if i != j),
+            what="the conference",
         )
         engine.do("unbridge", legs[0], legs[1])
         engine.do("unbridge", legs[0], legs[2])
@@ -341,7 +347,7 @@ async def test_digits_sent_arrive_as_events_or_as_info(tmp_path: Path) -> None:
 
 
 async def test_fifty_legs_never_mix(tmp_path: Path) -> None:
-    """Each caller says a tone of their own and hears a prompt of their own, all at once, and 25 bridges then."""
+    """Each says a tone and hears a prompt of their own, all at once; then they are bridged in pairs."""
     count = 50
     said = [300 + 32 * n for n in range(count)]
     played = [2000 + 30 * n for n in range(count)]
@@ -370,7 +376,9 @@ async def test_fifty_legs_never_mix(tmp_path: Path) -> None:
             engine.do("bridge", a, b)
         await asyncio.sleep(1.6)
         for n, call in enumerate(calls):
-            assert _loudest(call.media.heard(800)) == pytest.approx(said[n ^ 1], abs=12), f"leg {n} hears a stranger"
+            assert _loudest(call.media.heard(800)) == pytest.approx(said[n ^ 1], abs=12), (
+                f"leg {n} hears a stranger"
+            )
         for leg in legs:
             engine.do("hangup", leg)
         for leg in legs:
