@@ -1,7 +1,6 @@
 """The short commands: they look or change one thing, print for people, and end."""
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from ivr.load import DialplanError, load_dialplans
@@ -12,6 +11,7 @@ from pbx.app import control, plans
 from pbx.app.places import control_socket, database_url, run_dir, utc_now
 from pbx.config import Config
 from pbx.edge import rpc
+from pbx.edge.phonecard import card
 from pbx.store import phones, workers
 from pbx.store.db import Database, DatabaseAway
 from pbx.store.migrate import MigrationError
@@ -146,25 +146,7 @@ async def _forget(config: Config, name: str) -> None:
 
 
 def _say_account(config: Config, made: phones.NewPhone) -> None:
-    for line in what_to_type(config, made):
-        say(line)
-
-
-def what_to_type(config: Config, made: phones.NewPhone) -> Iterable[str]:
-    """What a person types into a phone for a new account, in the words phones use."""
-    edge = config.edge
-    server = edge.public_address or edge.address
-    yield f"User name (also: account, auth ID)   {made.account.username}"
-    yield f"Password (shown only now)            {made.password}"
-    yield f"Server (also: registrar, domain)     {server}"
-    if edge.tls_port:
-        yield f"Port and transport                   {edge.tls_port} TLS, with SRTP mandatory (SDES)"
-    if edge.udp_port and edge.tls_port:
-        yield f"  or, inside the clinic only         {edge.udp_port} UDP or TCP, without SRTP"
-    elif edge.udp_port:
-        yield f"Port and transport                   {edge.udp_port} UDP or TCP, without SRTP"
-    yield "Codecs                               PCMU (G.711u), PCMA (G.711a)"
-    yield "DTMF                                 RFC 4733 (also called RFC 2833)"
+    say(card(config, made.account.username, made.password))
 
 
 async def status(config: Config) -> int:
