@@ -178,12 +178,12 @@ careline_command() {
 
 # Prompts are audio files made from text; the demo and the tests find them ready.
 prompts() {
-    local inputs
+    local inputs cache=${CARELINE_CACHE:-$HOME/.cache/careline}/prompts
     grep -qs '"prompts"' pbx/__main__.py || return 0
     inputs=$(find dialplans ivr -type f \( -name '*.toml' -o -name '*.py' -o -name '*.wav' \) -print0 | sort -z |
         xargs -0 sha256sum | sha256sum | cut -d' ' -f1)
-    is_fresh prompts "$inputs" && return
-    logged prompts .venv/bin/careline prompts
+    is_fresh prompts "$inputs" && [ -d "$cache" ] && return
+    logged prompts .venv/bin/careline prompts --dialplans dialplans --cache "$cache"
     mark prompts "$inputs"
     say "Prompts: rendered"
 }

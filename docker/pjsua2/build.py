@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rules import (
+from build_rules import (
     BuildError,
     Inputs,
     cached_wheel,
@@ -37,11 +37,11 @@ from rules import (
     parse_version,
     planned_objects,
 )
-from running import Progress, Runner
-from sources import DebianSource, Sources, sha256, stable_suite, unpack
+from build_sources import DebianSource, Sources, sha256, stable_suite, unpack
+from build_stages import Progress, Runner
 
 HERE = Path(__file__).resolve().parent
-RECIPE = ("build.py", "rules.py", "running.py", "sources.py", "config_site.h", "tools.lock")
+RECIPE = ("build.py", "build_rules.py", "build_stages.py", "build_sources.py", "config_site.h", "tools.lock")
 OLDEST = (2, 17)
 
 # What the build needs from Debian: package, and a file of the source that does not build without it.
@@ -231,8 +231,6 @@ def build(named: Sources | None, work: Path, progress: Progress, jobs: int) -> t
     logs = work / "logs"
     logs.mkdir()
     runner = Runner(logs, progress, env)
-    python = tools(work, runner)
-    progress.say("tools ready")
     debian = DebianSource(work, runner)
     tarball = (
         named.pjproject if named else debian.fetch("asterisk", "sid", "asterisk_*.orig-Xpjproject.tar.*")
@@ -247,6 +245,8 @@ def build(named: Sources | None, work: Path, progress: Progress, jobs: int) -> t
             "(older ones lose calls under load). Name a newer tarball."
         )
     progress.say(f"pjproject {version} ({tarball.name}, SHA-256 {checksum[:12]}…)")
+    python = tools(work, runner)
+    progress.say("tools ready")
     srtp = None
     if not (source / "third_party/srtp/include/srtp.h").exists():
         srtp_tarball = (named.srtp if named else None) or debian.fetch(

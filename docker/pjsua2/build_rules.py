@@ -13,8 +13,8 @@ MISSING = {
     r"uuid/uuid\.h|-luuid": "uuid-dev",
     r"srtp2/srtp\.h|-lsrtp2": "libsrtp2-dev",
     r"Python\.h": "python3-dev",
-    r"swig: (?:command )?not found|swig: No such file": "swig",
-    r"(?:gcc|g\+\+|make|cc): (?:command )?not found|no acceptable C compiler": "build-essential",
+    r"\bswig: (?:command )?not found": "swig",
+    r"\b(?:gcc|g\+\+|make|cc): (?:command )?not found|no acceptable C compiler": "build-essential",
 }
 # Libraries every Debian has; anything else the module needs must come inside the wheel.
 SYSTEM_LIBRARIES = re.compile(r"^(?:linux-vdso|ld-linux|lib(?:c|m|dl|rt|pthread|gcc_s|stdc\+\+))[-.]")
@@ -70,15 +70,11 @@ def parse_version(version_mak: str) -> tuple[tuple[int, int], str]:
 
 def missing_package(log: str) -> str | None:
     """The Debian package whose absence a compiler's or configure's output shows, or None."""
-    complaint = "|".join(
-        (
-            r"fatal error: (?P<header>\S+): No such file",
-            r"cannot find (?P<library>-l\w+)",
-            r"(?P<program>.*not found.*)",
-        )
+    complaint = (
+        "fatal error: .*: No such file|cannot find -l|: (?:command )?not found|no acceptable C compiler"
     )
     for line in log.splitlines():
-        if re.search(complaint + "|no acceptable C compiler|swig: No such file", line):
+        if re.search(complaint, line) and not line.startswith("checking "):
             for pattern, package in MISSING.items():
                 if re.search(pattern, line):
                     return package
@@ -91,7 +87,7 @@ def advice(log: str) -> str:
         return f"The Debian package {package} is missing: apt-get install {package}"
     if "is expired" in log:
         return (
-            "The Debian mirror is out of date, or this machine's clock is wrong, and apt trusts no expired index. "
+            "The Debian mirror is out of date (or this machine's clock is wrong), so apt does not trust it. "
             "Use a current mirror. " + NAME_A_TARBALL
         )
     if re.search("Could not resolve|Temporary failure resolving|Could not connect|Unable to connect", log):

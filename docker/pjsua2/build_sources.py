@@ -8,8 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from rules import NAME_A_TARBALL, BuildError, debian_mirror
-from running import Runner
+from build_rules import NAME_A_TARBALL, BuildError, debian_mirror
+from build_stages import Runner
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from rules import BuildError, advice
+from build_rules import BuildError, advice
 
 HEARTBEAT_S = 15.0
 
