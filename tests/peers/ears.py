@@ -21,6 +21,10 @@ class Ears:
 
     recording: Path  # mono 16-bit WAV, grows during the call; need not exist before media
 
+    async def received_digits(self, digits: str, within_s: float) -> None:
+        """The far end pressed exactly these keys by then. Raises Missed."""
+        raise NotImplementedError
+
     def _deaf(self) -> str:
         """Why the recording will not grow any more, "" while it may."""
         raise NotImplementedError
