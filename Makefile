@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+DEMO ?= $(if $(CI),--once)
 
 # $(call timed,NAME,COMMAND): runs it and says how long it took, also when it failed
 timed = from=$$EPOCHREALTIME; status=0; { $(2); } || status=$$?; \

@@ -11,7 +11,6 @@ class Encoder:
     def encode_float(self, pcm_data: bytes, frame_size: int) -> bytes: ...
     bitrate: int
     complexity: int
-    dtx: int
     inband_fec: int
     packet_loss_perc: int
     vbr: int
