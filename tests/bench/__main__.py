@@ -64,6 +64,7 @@ async def run(chosen: argparse.Namespace, folder: Path) -> bool:
                     chosen, Rig(target=target, load=load, phones=phones, folder=folder), clip
                 )
             finally:
+                load.save(folder / "legs.jsonl")
                 await target.stop()
 
 

@@ -312,7 +312,10 @@ static void send_leg(struct leg *leg, int64_t now) {
     packets_out++;
 }
 
-/* Which pair of tones is in these 160 samples: *pair, or -1; *mixed is a second call's pair in it, or -1. */
+/* Which pair of tones is in these 160 samples: *pair, or -1; *mixed is a second call's pair in it, or -1.
+ *
+ * The share of a tone is its part of the frame's energy. A splice of the jitter buffer leaks into bins on both sides
+ * of a tone; a second call adds one or two bins and nothing else. That tells them apart. */
 static void find_pair(const float *samples, float energy, int *pair, int *mixed) {
     float share[BINS];
     for (int b = 0; b < BINS; b++) {
@@ -329,13 +332,18 @@ static void find_pair(const float *samples, float energy, int *pair, int *mixed)
         if (top[0] < 0 || share[b] > share[top[0]]) top[1] = top[0], top[0] = b;
         else if (top[1] < 0 || share[b] > share[top[1]]) top[1] = b;
     }
-    float sum = share[low[0]] + share[high[0]] + share[low[1]] + share[high[1]];
     *pair = *mixed = -1;
-    if (sum < 0.85f || share[low[0]] < 0.1f || share[high[0]] < 0.1f) return;
-    *pair = low[0] + LOW_TONES * (high[0] - LOW_TONES);
+    float first = share[low[0]] + share[high[0]], third = 0;
     int third_low = share[low[1]] > 0.01f, third_high = share[high[1]] > 0.01f; /* another call may share one tone */
-    if (third_low || third_high)
+    if (third_low) third += share[low[1]];
+    if (third_high) third += share[high[1]];
+    if (share[low[0]] < 0.1f || share[high[0]] < 0.1f) return;
+    if (third > 0 && 1 - first - third < third / 4) {
+        *pair = low[0] + LOW_TONES * (high[0] - LOW_TONES);
         *mixed = (third_low ? low[1] : low[0]) + LOW_TONES * ((third_high ? high[1] : high[0]) - LOW_TONES);
+    } else if (first > 0.85f) {
+        *pair = low[0] + LOW_TONES * (high[0] - LOW_TONES);
+    }
 }
 
 static void judge_tone(struct leg *leg, const float *samples, float energy) {
@@ -357,9 +365,9 @@ static void judge_tone(struct leg *leg, const float *samples, float energy) {
         return;
     }
     int other = pair >= 0 && pair != leg->pair ? pair : mixed;
-    int again = other >= 0 && other == leg->stray; /* a jitter buffer's splice can look like one, but not twice */
-    leg->stray = pair >= 0 ? other : -1;
-    if (pair >= 0 && again) {
+    int again = other >= 0 && other == leg->stray; /* two looks in a row, 100 ms apart, must agree */
+    leg->stray = other;
+    if (again) {
         leg->foreign++;
         leg->foreign_pair = other;
         if (window_open) leg->win_foreign++;

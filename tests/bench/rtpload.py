@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.bench.machine import LOAD_CORE, pinned
@@ -178,6 +178,10 @@ class RtpLoad:
         if process is None or process.returncode is not None or process.stdin is None:
             raise RuntimeError("rtpload is not running; its message is above")
         process.stdin.write(line.encode() + b"\n")
+
+    def save(self, path: Path) -> None:
+        """Write every ended leg as a JSON line: when a figure surprises, these tell why."""
+        path.write_text("".join(json.dumps(asdict(leg)) + "\n" for leg in self.ended))
 
     async def report(self) -> tuple[list[LegReport], Health]:
         """Every active leg now, and the generator's health."""

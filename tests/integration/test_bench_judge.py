@@ -117,6 +117,18 @@ async def test_another_partners_tone_is_noticed(program: Path, server: socket.so
     assert leg.foreign_pair == 480
 
 
+@pytest.mark.parametrize("cut", [7, 23, 40, 66, 110, 133])  # samples a jitter buffer left out of the middle
+async def test_a_splice_is_no_second_call(program: Path, server: socket.socket, cut: int) -> None:
+    groups = [caller(0), phone(612)]
+    whole = tones(612) * 2
+    spliced = whole[:80] + whole[80 + cut : 160 + cut]
+    async with RtpLoad(program, groups, longest_s=30) as load:
+        await send_frames(server, groups[0].port(0), [tones(612)] * 25 + [spliced] * 25)
+        leg = await judged(load, groups[0].port(0))
+    assert leg.pair_port == groups[1].port(0)
+    assert leg.foreign == 0
+
+
 async def test_lost_packets_and_silence_are_counted(program: Path, server: socket.socket) -> None:
     groups = [caller(0), phone(450)]
     lost: list[bytes | None] = [None] * 3
