@@ -42,7 +42,7 @@ def child(config: Config, run_dir: Path, *, allow_loopback_peers: bool = False) 
     return ChildSpec(
         name="coturn",
         # The secret is in the file, not among the arguments that every user can list.
-        argv=(str(PROGRAM), "-c", str(run_dir / "turnserver.conf"), "-n"),
+        argv=(str(PROGRAM), "-c", str(run_dir / "turnserver.conf")),
         cwd=run_dir,
         run_as=user.pw_name if user else None,
         before=lambda: asyncio.to_thread(write_files, config, run_dir, allow_loopback_peers),

@@ -70,7 +70,6 @@ def child(config: Config, run_dir: Path, database_url: str) -> ChildSpec:
             "-E",  # log to stderr
             *("-Y", str(run_dir)),  # runtime folder
             *("-w", str(run_dir)),
-            *("-P", str(run_dir / "kamailio.pid")),
             *("-m", "64"),  # MB of shared memory, for all processes
             *("-M", "8"),  # MB of private memory, each
         ),
@@ -333,15 +332,16 @@ def _registrations(config: Config) -> Mapping[str, str]:
     """Files of Kamailio's db_text, table uacreg layout 5: our accounts at trunks."""
     columns = (
         "id(int,auto) l_uuid(string) l_username(string) l_domain(string) r_username(string) r_domain(string) "
-        "realm(string) auth_username(string) auth_password(string) auth_ha1(string) auth_proxy(string) "
-        "expires(int) flags(int) reg_delay(int) contact_addr(string) socket(string) "
+        "realm(string,null) auth_username(string) auth_password(string) auth_ha1(string,null) "
+        "auth_proxy(string) expires(int) flags(int) reg_delay(int) contact_addr(string,null) "
+        "socket(string,null) "
     )
     rows = [columns]
     for number, trunk in enumerate((t for t in config.trunk if t.register_account), start=1):
         user, password = _text(trunk.username), _text(_password(trunk))
         proxy = _text(_trunk_uri(trunk))
         rows.append(
-            f"{number}:{trunk.name}:{user}:{config.site.realm}:{user}:{trunk.host}:.:{user}:{password}:.:{proxy}:"
+            f"{number}:{trunk.name}:{user}:{config.site.realm}:{user}:{trunk.host}::{user}:{password}::{proxy}:"
             "600:0:0::"
         )
     version = "id(int,auto) table_name(string) table_version(int) \n1:version:1\n2:uacreg:5\n"
