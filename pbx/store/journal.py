@@ -39,7 +39,7 @@ from pbx.store.records import (
     to_json,
     to_line,
 )
-from pbx.store.spool import Spool, append_line
+from pbx.store.spool import Spool, append_lines
 
 __all__ = [
     "ANSWERED",
@@ -98,6 +98,7 @@ class Journal:
         self._adopt_at = 0.0
         self._complained: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
         self._counts = dict.fromkeys(("written", "spooled", "replayed", "set_aside", "lost"), 0)
 
     async def start(self) -> None:
@@ -115,6 +116,10 @@ class Journal:
 
     def write(self, record: Record) -> None:
         """Take a record. Returns at once whatever database and disk do. Event-loop thread only."""
+        if self._closed:
+            self._counts["lost"] += 1
+            self._complain(None, "a record came after the journal was closed", "journal_lost")
+            return
         if not self._memory:
             self._idle.clear()
             self._wake.set()
@@ -138,6 +143,7 @@ class Journal:
         if task is None:
             return
         await self.flush(within_s)
+        self._closed = True
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         if self._memory:
@@ -340,7 +346,7 @@ class Journal:
             return
         lines = list(self._set_aside)
         try:
-            await _in_thread(append_line, self._dead_file, lines)
+            await _in_thread(append_lines, self._dead_file, lines)
         except OSError as error:
             self._complain(error, "the file of refused records cannot be written", "dead_file_failed")
             return
@@ -363,10 +369,17 @@ class Journal:
         log.error(message, extra={"action": action, "reason": reason, **self.counters()})
 
 
+def refused_for_good(error: BaseException) -> bool:
+    """Whether a record was refused for what it says: trying again changes nothing until somebody mends it."""
+    return not _not_now(error)
+
+
 def _not_now(error: BaseException) -> bool:
     """Whether the fault lies in the state PostgreSQL is in and not in the record: try again later."""
     if isinstance(error, HookFailed) and error.__cause__ is not None:
         error = error.__cause__
+        if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+            return False  # a file the hook needs is missing: that is the hook's fault and waits for nobody
     if isinstance(error, asyncpg.PostgresError):
         return is_away(error) or str(error.sqlstate or "")[:2] not in _REFUSED_CLASSES
     return is_away(error)

@@ -142,7 +142,7 @@ class Spool:
         os.close(segment.descriptor)
 
 
-def append_line(path: Path, lines: Sequence[bytes]) -> None:
+def append_lines(path: Path, lines: Sequence[bytes]) -> None:
     """Append lines to a file for people (records that were set aside) and fsync. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

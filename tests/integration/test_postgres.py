@@ -13,8 +13,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from pbx.edge import pgbin
 from pbx.edge import postgres as module
-from pbx.edge.postgres import EmbeddedPostgres, PostgresError
+from pbx.edge.pgbin import PostgresError
+from pbx.edge.postgres import EmbeddedPostgres
 from pbx.edge.supervisor import Backoff, Supervisor
 from pbx.store.db import Database
 from tests.integration.pgrig import RunningPostgres, free_port, short_folder
@@ -194,13 +196,13 @@ def test_users_that_cannot_be_used_are_named(folder: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs it as another user")
 def test_binaries_the_user_cannot_read_are_copied_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a virtual environment under /root: the same binaries in a closed folder."""
-    found = module.find_binaries()
+    found = pgbin.find_binaries()
     package = found.folder.parent.parent
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     for name in (package.name, package.name + ".libs"):
         shutil.copytree(package.with_name(name), closed / name, symlinks=True)
-    hidden = module.Binaries(folder=closed / found.folder.relative_to(package.parent), major=found.major)
+    hidden = pgbin.Binaries(folder=closed / found.folder.relative_to(package.parent), major=found.major)
     monkeypatch.setattr(module, "find_binaries", lambda: hidden)
     state = folder / "state"
     running = RunningPostgres(state)

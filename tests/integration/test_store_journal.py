@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from pbx.store import dead
 from pbx.store.db import Database
 from pbx.store.journal import CallEnded, CallEvent, CallStarted, Journal, Record
 from pbx.store.migrate import migrate
@@ -279,9 +280,9 @@ async def test_a_refused_record_is_set_aside_and_holds_up_nobody(notes: Database
         assert await journal.flush(10)
         assert journal.counters()["set_aside"] == len(poison)
     assert await stored(notes) == (30, 240, 30)
-    (dead,) = (tmp_path / "dead").glob("*.jsonl")
-    assert dead.stat().st_mode & 0o777 == 0o600
-    lines = [json.loads(line) for line in dead.read_text().splitlines()]
+    (aside,) = (tmp_path / "dead").glob("*.jsonl")
+    assert aside.stat().st_mode & 0o777 == 0o600
+    lines = [json.loads(line) for line in aside.read_text().splitlines()]
     assert [line["reason"] for line in lines][:1] == ["22P05"]
     assert {str(good), str(bad)} <= {str(line.get("call_id", line.get("unwritable"))) for line in lines} | {
         str(good)
@@ -303,9 +304,56 @@ async def test_an_end_whose_hook_fails_still_ends_the_call(notes: Database, tmp_
         assert journal.counters()["set_aside"] == 1
     assert await stored(notes) == (2, 16, 2)
     assert [row["call_id"] for row in await notes.fetch("SELECT call_id FROM ended_note")] == [fine]
-    (dead,) = (tmp_path / "dead").glob("*.jsonl")
-    line = json.loads(dead.read_text())
+    (aside,) = (tmp_path / "dead").glob("*.jsonl")
+    line = json.loads(aside.read_text())
     assert (line["reason"], line["call_id"], line["record"]) == ("KeyError", str(broken), "end")
+
+
+async def test_a_hook_that_misses_a_file_holds_up_nobody(notes: Database, tmp_path: Path) -> None:
+    async def hook(_: Any, ends: Sequence[CallEnded]) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "note.txt.j2")
+
+    async with Journal(notes, tmp_path, hook) as journal:
+        for record in interleaved(3):
+            journal.write(record)
+        assert await journal.flush(5)
+        assert journal.counters()["set_aside"] == 3
+    assert await stored(notes) == (3, 24, 3)
+
+
+async def test_set_aside_records_are_stored_once_what_refused_them_is_mended(
+    notes: Database, tmp_path: Path
+) -> None:
+    async def broken(_: Any, ends: Sequence[CallEnded]) -> None:
+        raise KeyError("a fault in rendering")
+
+    async def mended(connection: Any, ends: Sequence[CallEnded]) -> None:
+        for end in ends:
+            await connection.execute("INSERT INTO ended_note VALUES ($1) ON CONFLICT DO NOTHING", end.call_id)
+
+    first, second = uuid4(), uuid4()
+    hopeless = CallEvent(call_id=uuid4(), seq=1, at=AT, kind="step", detail={})
+    async with Journal(notes, tmp_path, broken) as journal:
+        for record in [*call(first), *call(second), hopeless]:
+            journal.write(record)
+        assert await journal.flush(5)
+    assert dead.count(tmp_path) == 3
+    assert await dead.retry(notes, tmp_path, broken) == dead.Retried(stored=0, still_refused=3)
+    assert await dead.retry(notes, tmp_path, mended) == dead.Retried(stored=2, still_refused=1)
+    assert await dead.retry(notes, tmp_path, mended) == dead.Retried(stored=0, still_refused=1)
+    assert dead.count(tmp_path) == 1
+    assert {row["call_id"] for row in await notes.fetch("SELECT call_id FROM ended_note")} == {first, second}
+
+
+async def test_a_record_after_the_close_is_counted_and_said(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(database, tmp_path)
+    await journal.start()
+    await journal.close(5)
+    journal.write(call(uuid4())[0])
+    assert journal.counters()["lost"] == 1
+    assert "a record came after the journal was closed" in caplog.text
 
 
 async def test_a_missing_table_is_waited_for_not_blamed_on_the_record(
