@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pbx.config import Config
 from pbx.edge.child import ChildCannotStart, ChildSpec
-from pbx.edge.files import account, kept_secret, private_file, private_folder
+from pbx.edge.files import account, kept_secret, private_file, private_folder, program
 
 PROGRAM = Path("/usr/bin/turnserver")
 _MAGIC = bytes.fromhex("2112a442")  # RFC 8489 section 5
@@ -42,7 +42,7 @@ def child(config: Config, run_dir: Path, *, allow_loopback_peers: bool = False) 
     return ChildSpec(
         name="coturn",
         # The secret is in the file, not among the arguments that every user can list.
-        argv=(str(PROGRAM), "-c", str(run_dir / "turnserver.conf")),
+        argv=(program(PROGRAM, "coturn"), "-c", str(run_dir / "turnserver.conf")),
         cwd=run_dir,
         run_as=user.pw_name if user else None,
         before=lambda: asyncio.to_thread(write_files, config, run_dir, allow_loopback_peers),

@@ -28,6 +28,13 @@ def account(run_as: str) -> pwd.struct_passwd | None:
     )
 
 
+def program(path: Path, package: str) -> str:
+    """The path as text. Raises ChildCannotStart when nothing is installed there."""
+    if not os.access(path, os.X_OK):
+        raise ChildCannotStart(f"The program {path} is missing; install the Debian package {package}.")
+    return str(path)
+
+
 def private_folder(path: Path, user: pwd.struct_passwd | None) -> None:
     """Make `path` (0700) and give it to `user`. Its parents stay passable. Raises ChildCannotStart."""
     try:

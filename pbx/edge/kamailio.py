@@ -24,7 +24,7 @@ import jinja2
 from pbx.config import Config, Trunk
 from pbx.edge import certs, rpc
 from pbx.edge.child import ChildCannotStart, ChildSpec
-from pbx.edge.files import account, kept_secret, private_file, private_folder
+from pbx.edge.files import account, kept_secret, private_file, private_folder, program
 
 PROGRAM = Path("/usr/sbin/kamailio")
 WORKER_SILENCE_MS = 2000  # no answer at all, not even 100: the next worker is tried
@@ -64,7 +64,7 @@ def child(config: Config, run_dir: Path, database_url: str) -> ChildSpec:
     return ChildSpec(
         name="kamailio",
         argv=(
-            str(PROGRAM),
+            program(PROGRAM, "kamailio"),
             *("-f", str(run_dir / "kamailio.cfg")),
             "-DD",  # stay in the foreground
             "-E",  # log to stderr
@@ -74,7 +74,11 @@ def child(config: Config, run_dir: Path, database_url: str) -> ChildSpec:
             *("-M", "8"),  # MB of private memory, each
         ),
         # The edge's tables have a schema of their own; Kamailio knows no schemas, libpq does.
-        env={"PGOPTIONS": "-c search_path=edge", "PGCONNECT_TIMEOUT": "3"},
+        env={
+            "PGOPTIONS": "-c search_path=edge",
+            "PGCONNECT_TIMEOUT": "3",
+            "PGSSLMODE": _ssl_mode(database_url),
+        },
         cwd=run_dir,
         run_as=user.pw_name if user else None,
         before=lambda: asyncio.to_thread(write_files, config, run_dir, database_url),
@@ -269,6 +273,12 @@ def _kamailio_url(database_url: str) -> str:
             "The password of Kamailio's database role has characters that Kamailio cannot read."
         )
     return f"postgres://{found[1]}:{found[2]}@{found[3]}/{found[4]}"
+
+
+def _ssl_mode(database_url: str) -> str:
+    """The URL's sslmode; libpq's own default without one."""
+    found = re.search(r"[?&]sslmode=([a-z-]+)", database_url)
+    return found[1] if found else "prefer"
 
 
 def _trunk_uri(trunk: Trunk) -> str:

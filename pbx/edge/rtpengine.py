@@ -11,7 +11,7 @@ from pathlib import Path
 from pbx.config import Config
 from pbx.edge import ng
 from pbx.edge.child import ChildCannotStart, ChildSpec
-from pbx.edge.files import account, private_folder
+from pbx.edge.files import account, private_folder, program
 
 PROGRAM = Path("/usr/bin/rtpengine")
 _LEVELS = {"debug": "7", "info": "5", "warning": "4", "error": "3"}
@@ -30,7 +30,7 @@ def child(config: Config, run_dir: Path) -> ChildSpec:
             "edge.rtp_first and edge.rtp_last leave fewer than 100 media ports; a call takes four."
         )
     argv = [
-        str(PROGRAM),
+        program(PROGRAM, "rtpengine-daemon"),
         "--config-file=none",
         "--foreground",
         "--log-stderr",

@@ -1,6 +1,8 @@
 """Workers that die, hang, drain or are full: the caller is always taken on, or told when to try again."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -8,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from pbx.edge import kamailio, rpc
+from pbx.edge.supervisor import Backoff, ChildState, Supervisor
 from tests.e2e.edgerig import (
     EDGE,
     PASSWORD,
@@ -289,3 +292,31 @@ async def test_rtpengine_killed_in_a_call_is_mended_by_a_reinvite(edge: Edge, ne
         assert await edge.held_calls() == []
         theirs.close()
         ours.close()
+
+
+async def test_the_supervisor_brings_a_killed_edge_back(postgres: RunningPostgres) -> None:
+    """kill -9 of Kamailio's first process alone: its orphans go, it comes back on the same ports."""
+    async with running_edge(postgres) as edge:
+        await edge.kamailio.stop()
+        await edge.rtpengine.stop()
+        quick = Backoff(first_s=0.2, most_s=1.0)
+        supervisor = Supervisor([edge.rtpengine.spec, edge.kamailio.spec], backoff=quick)
+        await supervisor.start()
+        try:
+            async with await Agent.udp(TRUNK_A, UDP, TRUNK_PORT) as network, await worker(1) as taking:
+                for _ in range(2):
+                    for child in supervisor.status():
+                        assert child.pid
+                        os.kill(child.pid, signal.SIGKILL)
+                    await asyncio.sleep(0.5)
+                    loop = asyncio.get_running_loop()
+                    deadline = loop.time() + 15
+                    while {child.state for child in supervisor.status()} != {ChildState.READY}:
+                        assert loop.time() < deadline, supervisor.status()
+                        await asyncio.sleep(0.1)
+                    invite = call(network)
+                    request = await taking.request("INVITE", within_s=8)
+                    assert request.get("Call-ID") == invite.get("Call-ID")
+                    assert request.media_address[0] == EDGE
+        finally:
+            await supervisor.stop()
