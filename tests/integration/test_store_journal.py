@@ -487,21 +487,24 @@ def test_a_failed_append_leaves_no_torn_line(tmp_path: Path, monkeypatch: pytest
     real = os.pwrite
 
     def half(descriptor: int, payload: bytes, offset: int) -> int:
-        if len(payload) > 2:
-            return real(descriptor, payload[:2], offset)
+        if len(payload) > 8:
+            return real(descriptor, payload[:8], offset)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", half)
     with pytest.raises(OSError, match="No space left"):
-        spool.append([b"two", b"three"])
+        spool.append([b"two", b"three", b"and more"])
     monkeypatch.undo()
-    spool.append([b"four"])
-    chunk = spool.next_chunk(10, False)
+    spool.append([b"4"])
+    spool.close()  # as if it died: another one reads what is in the file, not what this one remembers
+    heir = Spool(tmp_path, "heir")
+    assert heir.adopt() == 1
+    chunk = heir.next_chunk(10, True)
     assert chunk is not None
-    assert chunk.lines == (b"one", b"four")
-    spool.stored(chunk)
+    assert chunk.lines == (b"one", b"4")
+    heir.stored(chunk)
     assert not list(tmp_path.iterdir())
-    spool.close()
+    heir.close()
 
 
 def test_segments_are_read_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
