@@ -6,7 +6,7 @@ import pjsua2 as pj
 
 from pbx.core.legs import Incoming
 from pbx.sip import wire
-from pbx.sip.endpoint import guarded
+from pbx.sip.faults import guarded
 from pbx.sip.leg import Leg
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Refusal(pj.Call):
         `hangup` would lose the header while the INVITE is being handed to us.
         """
         self._owner.counts["rejected_overload"] += 1
-        self.answer(self._owner.overload_answer)
+        self.answer(self._owner.params.overload)
 
     @guarded("onCallState")
     def onCallState(self, prm: pj.OnCallStateParam) -> None:

@@ -5,7 +5,6 @@ everything pjsua would rewrite for NAT is off, because the edge does that.
 """
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import pjsua2 as pj
@@ -36,7 +35,9 @@ class Endpoint:
         ua.maxCalls = s.call_slots
         ua.userAgent = s.user_agent
         ua.mwiUnsolicitedEnabled = False
-        ua.nameserver.append(_name_server())  # its resolver is asynchronous; without it a name would block us
+        ua.nameserver.append(
+            s.name_server or _name_server()
+        )  # its resolver is asynchronous; without it a name would block us
         media = config.medConfig
         media.clockRate = media.sndClockRate = 8000
         media.audioFramePtime = media.ptime = 20
@@ -110,21 +111,3 @@ def _name_server(resolv_conf: Path = Path("/etc/resolv.conf")) -> str:
         if len(words) > 1 and words[0] == "nameserver" and ":" not in words[1]:
             return words[1]
     return "127.0.0.1"
-
-
-def guarded(name: str) -> Callable[..., Callable[..., None]]:
-    """Decorator for callbacks of pjsua2: an exception is logged and counted, not swallowed by the wrapper.
-
-    The decorated object must have a `callback_failed(name)` method.
-    """
-
-    def wrap(function: Callable[..., None]) -> Callable[..., None]:
-        def guard(self: object, *arguments: object) -> None:
-            try:
-                function(self, *arguments)
-            except Exception:
-                self.callback_failed(name)  # type: ignore[attr-defined]
-
-        return guard
-
-    return wrap

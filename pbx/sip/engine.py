@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pbx.core.causes import Cause
 from pbx.core.legs import Ended, LegEvent, LegId, PlayId
+from pbx.sip.faults import text_of_error
 from pbx.sip.leg import Leg
 from pbx.sip.owner import Command, EngineError, Owner
 from pbx.sip.settings import EngineSettings
@@ -194,11 +195,7 @@ class Engine:
     # --- numbers -----------------------------------------------------------------------------
 
     def counters(self) -> Mapping[str, int]:
-        """Counts since the start, and the present state.
-
-        incoming, answered, ended, dialled, rejected_overload, callback_errors, command_errors, sink_errors,
-        unacked_freed, unanswered_freed, media_lost; active, queue, loop_lag_ms (worst of the last second).
-        """
+        """Counts since the start and the present state: see meter.COUNTED; also "queue" and "sink_errors"."""
         counted = dict(self._owner.counts) if self._owner is not None else {}
         counted["queue"] = self._commands.qsize()
         counted["sink_errors"] = self._sink_errors
@@ -222,9 +219,8 @@ class Engine:
                 self._sink(event)
             except Exception:
                 self._sink_errors += 1
-                log.exception(
-                    "The receiver of an event failed", extra={"action": "sink-error", "leg": event.leg}
-                )
+                extra = {"action": "sink-error", "leg": event.leg}
+                log.error("The receiver of an event failed\n%s", text_of_error(), extra=extra)
 
     def _close_queue(self) -> None:
         """After the pj thread: dials nobody will make end here, later ones end in `dial`."""

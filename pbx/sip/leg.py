@@ -28,7 +28,7 @@ from pbx.core.legs import (
 )
 from pbx.sip import wire
 from pbx.sip.digits import KEYS, DigitPairing
-from pbx.sip.endpoint import guarded
+from pbx.sip.faults import guarded
 from pbx.sip.patch import Play
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Leg(pj.Call):
     def do_provisional(self, code: int) -> None:
         """180, or 183 with early media."""
         if self.inbound and not self.accepted:
-            self.answer(self.owner.answers[code])
+            self.answer(self.owner.params.answers[code])
 
     def do_answer(self) -> None:
         """200; a second answer is ignored."""
@@ -102,7 +102,7 @@ class Leg(pj.Call):
             self.lead_in_due = True
             self.owner.bounds.sent_200(self.leg_id, time.monotonic())
             try:
-                self.answer(self.owner.answers[200])
+                self.answer(self.owner.params.answers[200])
             except pj.Error as error:  # mostly an offer without anything we can take; 488 was sent
                 log.info(
                     "An offer was refused",
@@ -209,7 +209,7 @@ class Leg(pj.Call):
             return
         self.local_cause = cause
         try:
-            self.hangup(self.owner.hangup_param(cause, code, retry_after_s))
+            self.hangup(self.owner.params.hangup(cause, code, retry_after_s))
         except pj.Error as error:
             log.warning(
                 "A leg could not be hung up",

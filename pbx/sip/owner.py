@@ -14,25 +14,25 @@ import ipaddress
 import itertools
 import logging
 import queue
-import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import pjsua2 as pj
 
-from pbx.core import causes
 from pbx.core.causes import Cause
 from pbx.core.legs import Ended, LegEvent, LegId, PlayId
 from pbx.sip import wire
 from pbx.sip.account import Line
 from pbx.sip.bounds import Bounds
 from pbx.sip.endpoint import Endpoint
+from pbx.sip.faults import text_of_error
 from pbx.sip.leg import Leg
+from pbx.sip.meter import Meter
+from pbx.sip.params import Params
 from pbx.sip.patch import Patch
 from pbx.sip.recording import Recordings
 from pbx.sip.settings import EngineSettings
@@ -42,20 +42,6 @@ log = logging.getLogger("careline.engine")
 Command = tuple[Callable[..., None], LegId | None, tuple[Any, ...]]
 COMMANDS_A_TURN = 500
 GOODBYE_S = 1.0  # for the answers to our BYEs before the library is destroyed
-COUNTED = (
-    "incoming",
-    "answered",
-    "ended",
-    "dialled",
-    "rejected_overload",
-    "callback_errors",
-    "command_errors",
-    "unacked_freed",
-    "unanswered_freed",
-    "media_lost",
-    "active",
-    "loop_lag_ms",
-)
 
 
 class Kept(Protocol):
@@ -82,12 +68,14 @@ class Owner:
         self.new_leg_id = new_leg_id
         self.opened = threading.Event()
         self.failure: str | None = None
-        self.counts = dict.fromkeys(COUNTED, 0)
+        self.meter = Meter()
+        self.counts = self.meter.counts
         self.legs: dict[LegId, Leg] = {}
         self.slots: dict[int, Kept] = {}  # the living object of each call id of the library
         self._grave: list[Kept] = []
         self.admission = settings.max_calls
         self.incoming_legs = 0
+        self._lines: list[Line] = []
         self._commands = commands
         self._post = post
         self._events: list[LegEvent] = []
@@ -95,8 +83,6 @@ class Owner:
         self._timers: list[tuple[float, int, LegId, Callable[..., None], tuple[Any, ...]]] = []
         self._timer_numbers = itertools.count()
         self._stop_by_s: float | None = None
-        self._worst_lag_s = 0.0
-        self._lag_window_s = 0.0
 
     # --- life of the thread ------------------------------------------------------------------
 
@@ -112,7 +98,7 @@ class Owner:
                 del error
             except Exception:
                 self.failure = "The SIP endpoint could not be opened; look at the log."
-                log.error("Opening failed\n%s", traceback.format_exc(), extra={"action": "open"})
+                log.error("Opening failed\n%s", text_of_error(), extra={"action": "open"})
             if endpoint is not None:
                 if self.failure is None:
                     self.opened.set()
@@ -123,16 +109,16 @@ class Owner:
     def _open(self, endpoint: Endpoint, folder: Path) -> None:
         endpoint.open()
         s = self.settings
-        self.answers = {code: _answer(code) for code in (180, 183, 200)}
-        self._hangups: dict[Cause, pj.CallOpParam] = {}
-        self.overload_answer = self.hangup_param(Cause.OVERLOAD, 503, s.retry_after_s)
+        self.params = Params(s)
         self.bounds = Bounds(self, s)
         self.patch = Patch(self, s, folder)
         self.recordings = Recordings(self)
         # The first one takes incoming calls and makes those a REFER asks for, which go to the edge whatever
         # host they name; the second one makes ours, whose URI already names the edge.
-        self._line = Line(self, endpoint.account_config(10, s.edge))
-        self._line_direct = Line(self, endpoint.account_config(0))
+        self._lines = [
+            Line(self, endpoint.account_config(10, s.edge)),
+            Line(self, endpoint.account_config(0)),
+        ]
 
     def _opening_failed(self, error: Exception) -> str:
         s = self.settings
@@ -144,22 +130,27 @@ class Owner:
         return f"The engine could not start: {error}"
 
     def _turn_until_stopped(self, endpoint: Endpoint) -> None:
+        steps = (self._run_commands, self._run_timers, self._check_bounds, self._bury, self._flush)
         while True:
             began_s = time.monotonic()
             endpoint.poll()
-            self._run_commands()
+            for step in steps:
+                try:
+                    step()
+                except Exception:  # a fault of ours in one leg may not stop the others
+                    self.callback_failed(step.__name__, None)
             now_s = time.monotonic()
-            self._run_timers(now_s)
-            self.bounds.check(now_s)
-            if self.recordings.busy:
-                self.recordings.check(now_s)
-            if self._unstarted:
-                self._check_unstarted()
-            self._bury()
-            self._flush()
-            self._measure(began_s, now_s)
+            self.meter.turn(began_s, now_s, len(self.legs))
             if self._stop_by_s is not None and now_s >= self._stop_by_s and not self.recordings.busy:
                 return
+
+    def _check_bounds(self) -> None:
+        now_s = time.monotonic()
+        self.bounds.check(now_s)
+        if self.recordings.busy:
+            self.recordings.check(now_s)
+        if self._unstarted:
+            self._check_unstarted()
 
     def begin_stop(self, within_s: float) -> None:
         """Command: admit nobody, end everybody, leave after their BYEs had a moment to be answered."""
@@ -177,7 +168,7 @@ class Owner:
         if self.failure is None:
             self._bury()
             self.patch.close()
-            del self._line, self._line_direct
+        self._lines.clear()
         self.slots.clear()
         self._bury()
         endpoint.close(quietly=self.failure is not None)
@@ -204,7 +195,7 @@ class Owner:
         self.counts["command_errors"] += 1
         log.warning(
             "A command failed\n%s",
-            _text_of_error(),
+            text_of_error(),
             extra={"action": "command", "command": getattr(function, "__name__", "?"), "leg": leg_id},
         )
 
@@ -222,7 +213,7 @@ class Owner:
     ) -> None:
         """Command: make a leg; every failure is its Ended."""
         self.counts["dialled"] += 1
-        leg = Leg(self, self._line_direct, leg_id)
+        leg = Leg(self, self._lines[-1], leg_id)
         self.legs[leg_id] = leg
         if self._stop_by_s is not None:
             leg.finish(Cause.SHUTDOWN)
@@ -231,12 +222,7 @@ class Owner:
             log.warning("A target names no IP address", extra={"action": "dial", "leg": leg_id})
             leg.finish(Cause.NOT_FOUND)
             return
-        prm = _call_param()
-        prm.txOption.localUri = wire.name_addr(
-            caller_user, caller_display, f"{self.settings.address}:{self.settings.sip_port}"
-        )
-        for name, value in headers.items():
-            prm.txOption.headers.append(_header(name, value))
+        prm = self.params.call(caller_user, caller_display, headers)
         self.bounds.dialled(leg_id, time.monotonic())
         try:
             leg.makeCall(target_uri, prm)
@@ -335,28 +321,12 @@ class Owner:
                 return leg_id
         return None
 
-    def hangup_param(self, cause: Cause, code: int, retry_after_s: int | None = None) -> pj.CallOpParam:
-        """What a hang-up sends: status code, Reason (RFC 3326) and Retry-After.
-
-        Shared where it is the common one.
-        """
-        if code == 0 and retry_after_s is None and (known := self._hangups.get(cause)) is not None:
-            return known
-        prm = pj.CallOpParam()
-        prm.statusCode = code
-        prm.txOption.headers.append(_header("Reason", causes.reason_header(cause)))
-        if retry_after_s is not None:
-            prm.txOption.headers.append(_header("Retry-After", str(retry_after_s)))
-        elif code == 0:
-            self._hangups[cause] = prm
-        return prm
-
     def callback_failed(self, name: str, leg_id: LegId | None) -> None:
         """Log and count the exception being handled, which the library would swallow."""
         self.counts["callback_errors"] += 1
         log.error(
             "A callback failed\n%s",
-            _text_of_error(),
+            text_of_error(),
             extra={"action": "callback", "callback": name, "leg": leg_id},
         )
 
@@ -395,7 +365,8 @@ class Owner:
     def _play_over(leg: Leg, owner: "Owner", play_id: PlayId) -> None:
         owner.patch.end_play(leg, completed=True, play_id=play_id)
 
-    def _run_timers(self, now_s: float) -> None:
+    def _run_timers(self) -> None:
+        now_s = time.monotonic()
         while self._timers and self._timers[0][0] <= now_s:
             _, _, leg_id, function, arguments = heapq.heappop(self._timers)
             leg = self.legs.get(leg_id)
@@ -411,41 +382,3 @@ class Owner:
         if self._events:
             events, self._events = self._events, []
             self._post(events)
-
-    def _measure(self, began_s: float, now_s: float) -> None:
-        """Loop lag: the longest turn of the last second beyond the 5 ms it may sleep."""
-        self._worst_lag_s = max(self._worst_lag_s, now_s - began_s - 0.005)
-        if now_s >= self._lag_window_s:
-            self._lag_window_s = now_s + 1.0
-            self.counts["loop_lag_ms"] = round(self._worst_lag_s * 1000)
-            self._worst_lag_s = 0.0
-        self.counts["active"] = len(self.legs)
-
-
-def _call_param() -> pj.CallOpParam:
-    """Parameters of a call with one audio stream and nothing else."""
-    prm = pj.CallOpParam(True)
-    prm.opt.audioCount = 1
-    prm.opt.textCount = 0
-    return prm
-
-
-def _answer(code: int) -> pj.CallOpParam:
-    prm = _call_param()
-    prm.statusCode = code
-    return prm
-
-
-def _header(name: str, value: str) -> pj.SipHeader:
-    header = pj.SipHeader()
-    header.hName = wire.one_line(name)
-    header.hValue = wire.one_line(value)
-    return header
-
-
-def _text_of_error() -> str:
-    """The exception being handled, as text without its message's values: type and places only."""
-    kind, error, trace = sys.exc_info()
-    reason = error.reason if isinstance(error, pj.Error) else ""
-    places = "".join(traceback.format_tb(trace))
-    return f"{places}{kind.__name__ if kind else ''} {reason}".rstrip()

@@ -23,6 +23,7 @@ class EngineSettings:
     dial_within_s: float = 180.0  # from our INVITE to their final answer; then CANCEL and Cause.NO_ANSWER
     media_loss_s: float = 30.0  # no packet on an answered leg that is not on hold; then Cause.MEDIA_LOST
     edge: str = ""  # "address:port" of the edge: next hop of calls made for a REFER whatever host it names
+    name_server: str = ""  # IPv4 address of the DNS server for names in SIP; empty: the system's first one
     retry_after_s: int = 5  # Retry-After of a 503
     call_slots: int = (
         1024  # dialogs the library keeps, ending ones included (a BYE that nobody answers: 32 s)

@@ -169,6 +169,11 @@ class Dialog:
     responses: list[Sip] = field(default_factory=list)
     event_type: int = 101
 
+    @property
+    def contact(self) -> str:
+        """Where the engine reaches us."""
+        return f"<sip:raw@127.0.0.1:{self.phone.port}>"
+
     def sdp(self, *, direction: str = "sendrecv", codecs: str = "0 101") -> str:
         """An offer or answer with PCMU and telephone-event."""
         return (
@@ -200,8 +205,10 @@ class Dialog:
             f"To: {self.remote}",
             f"Call-ID: {self.call_id}",
             f"CSeq: {self.cseq} {method}",
-            f"Contact: <sip:raw@127.0.0.1:{self.phone.port}>",
-            *(f"{name}: {value}" for name, value in (headers or {}).items()),
+            *(
+                f"{name}: {value}"
+                for name, value in ({"Contact": self.contact} | dict(headers or {})).items()
+            ),
         ]
         if body:
             lines.append(f"Content-Type: {content_type}")
@@ -279,7 +286,7 @@ class Dialog:
             f"To: {to}",
             f"Call-ID: {self.call_id}",
             f"CSeq: {request.get('cseq')}",
-            f"Contact: <sip:raw@127.0.0.1:{self.phone.port}>",
+            f"Contact: {self.contact}",
             *(f"{name}: {value}" for name, value in (headers or {}).items()),
         ]
         if body:
