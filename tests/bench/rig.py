@@ -13,6 +13,7 @@ from tests.bench.sipp import Callers, SippResult, place_calls
 from tests.bench.target import Target
 
 MENU_LEGS = Group(name="menu", first_port=16000, count=2500, digit_after_ms=600, quiet_stop_ms=100)
+# Patients' phones go on sending for 2 s after the hang-up, as broken ones do; no later call may be fooled.
 PATIENT_LEGS = Group(name="patient", first_port=22000, count=450, first_tone=0, digit_after_ms=600)
 PHONE_LEGS = Group(
     name="phone",

@@ -45,6 +45,7 @@ async def soak(rig: Rig, calls: int) -> Mapping[str, object]:
         watching.cancel()
     ended = rig.load.ended[legs_before:]
     heard = sum(leg.group == MENU_LEGS.name and leg.audible_ms > 0 for leg in ended)
+    menus = sum(leg.group == MENU_LEGS.name for leg in ended)
     patients = [leg for leg in ended if leg.group == PATIENT_LEGS.name]
     phones = [leg for leg in ended if leg.group == PHONE_LEGS.name]
     loaded = [s.rss_mb for s in samples if s.at_s < seconds]
@@ -59,6 +60,8 @@ async def soak(rig: Rig, calls: int) -> Mapping[str, object]:
         "talks_heard_both_ways": min(
             sum(leg.own > 20 for leg in patients), sum(leg.own > 20 for leg in phones)
         ),
+        # A port that hears something again after its call: audio of another call, sent to who had hung up.
+        "audio_after_hangup": max(0, len(patients) - talks) + max(0, menus - menu),
         "mixed_legs": sum(leg.foreign > 0 for leg in patients + phones),
         "rss_start_mb": round(loaded[0], 1),
         "rss_middle_mb": round(_mean(middle), 1),
@@ -79,6 +82,7 @@ async def soak(rig: Rig, calls: int) -> Mapping[str, object]:
             (heard != menu, "menu callers did not hear the prompt"),
             (outcome["talks_heard_both_ways"] != talks, "talks were not heard both ways"),
             (outcome["mixed_legs"] != 0, "somebody heard another call"),
+            (outcome["audio_after_hangup"] != 0, "somebody who had hung up was sent another call's audio"),
             (judged and growth > GROWTH_PERCENT, f"memory grew by more than {GROWTH_PERCENT:g} %"),
             (
                 samples[-1].descriptors > start_descriptors + SPARE_DESCRIPTORS,
