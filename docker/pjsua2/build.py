@@ -41,7 +41,7 @@ from build_sources import DebianSource, Sources, sha256, stable_suite, unpack
 from build_stages import Progress, Runner
 
 HERE = Path(__file__).resolve().parent
-RECIPE = ("build.py", "build_rules.py", "build_stages.py", "build_sources.py", "config_site.h", "tools.lock")
+RECIPE = ("build.py", "config_site.h", "tools.lock")  # what decides how a wheel comes out
 OLDEST = (2, 17)
 
 # What the build needs from Debian: package, and a file of the source that does not build without it.
