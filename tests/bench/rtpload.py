@@ -138,7 +138,12 @@ class RtpLoad:
             await asyncio.wait_for(self._ready.wait(), 10)
         except TimeoutError:
             await self.__aexit__()
-            raise RuntimeError("rtpload did not start; its message is above") from None
+            raise RuntimeError("rtpload did not start within 10 s") from None
+        if self._reader.done():
+            await self.__aexit__()
+            raise RuntimeError(
+                "rtpload could not start (is another benchmark running?); its message is above"
+            )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -170,6 +175,7 @@ class RtpLoad:
                 self._reported.set()
             else:
                 self._ready.set()
+        self._ready.set()
         self._reported.set()
 
     def tell(self, line: str) -> None:
