@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -22,6 +23,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from pbx.edge import reaper
 from pbx.edge.postgres import EmbeddedPostgres
 from pbx.store.db import Database
 from pbx.store.migrate import migrate
@@ -44,6 +46,7 @@ class RunningPostgres:
         self.server = EmbeddedPostgres(state_dir, free_port(), settings=settings)
         self._log = state_dir / "postgres.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None  # ends it when the test run is killed
 
     def start(self, within_s: float = 60.0) -> None:
         """Prepare, start and wait until it accepts connections."""
@@ -63,6 +66,14 @@ class RunningPostgres:
                 process_group=0,
                 **credentials,
             )
+        self._guard = subprocess.Popen(
+            [sys.executable, "-I", "-S", reaper.__file__, uuid.uuid4().hex],
+            stdin=subprocess.PIPE,
+            process_group=0,
+        )
+        assert self._guard.stdin is not None
+        self._guard.stdin.write(b"+ %d %d\n" % (self._process.pid, signal.SIGINT))
+        self._guard.stdin.flush()
         deadline = time.monotonic() + within_s
         while not asyncio.run(self.server.is_ready()):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -84,6 +95,7 @@ class RunningPostgres:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(10)
+        self._dismiss_guard()
 
     def stop(self) -> None:
         """Fast shutdown; SIGKILL when that takes longer than 20 s."""
@@ -94,6 +106,12 @@ class RunningPostgres:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
             self.kill()
+        self._dismiss_guard()
+
+    def _dismiss_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None and self._process is not None:
+            guard.communicate(b"- %d\n" % self._process.pid, timeout=10)
 
 
 def short_folder() -> Path:
