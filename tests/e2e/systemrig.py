@@ -46,6 +46,7 @@ class Clinic:
     ring_s: float = 6.0
     rtp_ports: int = 1000  # of rtpengine
     max_calls: int = 250
+    drain_s: int = 2
 
 
 class System:
@@ -225,7 +226,7 @@ rtp_last = {30000 + clinic.rtp_ports}
 count = {clinic.workers}
 address = "{workers}"
 max_calls = {clinic.max_calls}
-drain_s = 2
+drain_s = {clinic.drain_s}
 [hunt]
 ring_s = {clinic.ring_s}
 [[trunk]]

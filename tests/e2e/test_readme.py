@@ -148,8 +148,27 @@ async def test_the_chapter(clinic: Path, tmp_path: Path) -> None:
             await call.answered(5)
             await call.hears_sound(5)
             await call.hangup()
+            await tells_nobody_who_called(running, stack, tmp_path, f"{edge[1]}:5060")
         await refuses_a_broken_reload(clinic, running)
         await stops_cleanly(running)
+
+
+async def tells_nobody_who_called(running: Up, stack: AsyncExitStack, folder: Path, edge: str) -> None:
+    """A patient's number and keys are nowhere in the log of any part, at the level README runs it."""
+    patient = await stack.enter_async_context(
+        Phone.start(folder=folder, name="patient", bind="127.88.7.7", display="Pat Q Example")
+    )
+    call = await patient.dial(f"sip:+13125550100@{edge}", from_uri="sip:+12025550177@127.88.7.7")
+    await call.answered(5)
+    await asyncio.sleep(9)
+    await call.press("16")
+    await asyncio.sleep(1)
+    await call.hangup()
+    await asyncio.sleep(1)
+    log = "\n".join(json.dumps(line) for line in running.lines)
+    assert len(running.lines) > 20
+    for secret in ("2025550177", "Pat Q Example", "127.88.7.7"):
+        assert secret not in log, [line for line in running.lines if secret in json.dumps(line)]
 
 
 async def refuses_a_broken_reload(clinic: Path, running: Up) -> None:

@@ -135,6 +135,34 @@ async def test_a_blind_transfer_moves_the_caller_to_the_colleague(ward: Ward) ->
     assert (await ward.switch.closed("+12025550123"))["disposition"] == "connected"
 
 
+async def test_a_clinician_who_holds_lets_the_caller_hear_music(ward: Ward) -> None:
+    await ward.ada.answer_calls(0.1, tone_hz=620)
+    call = await ward.to_the_hunt()
+    adas = await ward.ada.incoming(5)
+    await adas.hears(PROMPT_HZ["screen"], 5)
+    await adas.press("1")
+    await call.hears(620, 5)
+    await adas.hold()
+    await call.hears(MUSIC_HZ, 5, for_ms=1000)
+    await adas.unhold()
+    await call.hears(620, 5, for_ms=1000)
+    await call.hears_silence(500, 5, hz=MUSIC_HZ)
+    await call.hangup()
+    await ward.switch.closed("+12025550123")
+    kinds = ward.switch.told.kinds("+12025550123")
+    assert kinds.index("held") < kinds.index("resumed")
+
+
+async def test_a_caller_who_gives_up_while_a_clinician_is_asked(ward: Ward) -> None:
+    await ward.ada.answer_calls(0.1, tone_hz=620)
+    call = await ward.to_the_hunt()
+    adas = await ward.ada.incoming(5)
+    await adas.hears(PROMPT_HZ["screen"], 5)
+    await call.hangup()
+    await adas.ended(5)
+    assert (await ward.switch.closed("+12025550123"))["disposition"] == "abandoned"
+
+
 async def test_two_calls_at_once_do_not_know_each_other(ward: Ward) -> None:
     await ward.ben.answer_calls(0.1, tone_hz=740)
     first = await ward.to_the_hunt("+12025550125")
