@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add("courier", _courier, "deliver notes to the EMR (careline up does this)")
     add("status", _status, "show what runs and what the workers do")
     add("migrate", _migrate, "bring the database to this version's schema (careline up does this)")
+    add("retry-records", _retry, "store call records that the database had refused, once the cause is mended")
     user = add("user", _user, "phone accounts: add, list, renew a password, switch off or on, remove")
     user.add_argument("action", choices=["add", "list", "password", "disable", "enable", "remove"])
     user.add_argument("name", nargs="?", default="", help="user name, such as 1001")
@@ -100,6 +101,12 @@ def _migrate(arguments: argparse.Namespace) -> int:
     from pbx.app import commands
 
     return asyncio.run(commands.migrate(_config(arguments)))
+
+
+def _retry(arguments: argparse.Namespace) -> int:
+    from pbx.app import commands
+
+    return asyncio.run(commands.retry_records(_config(arguments)))
 
 
 def _user(arguments: argparse.Namespace) -> int:

@@ -9,10 +9,11 @@ from ivr.simulate import simulate as walk_line
 from ivr.simulate import simulate_flow
 from pbx.app import control, plans
 from pbx.app.places import control_socket, database_url, run_dir, utc_now
+from pbx.app.story import notes_of
 from pbx.config import Config
 from pbx.edge import rpc
 from pbx.edge.phonecard import card
-from pbx.store import phones, workers
+from pbx.store import dead, phones, workers
 from pbx.store.db import Database, DatabaseAway
 from pbx.store.migrate import MigrationError
 from pbx.store.migrate import migrate as apply_migrations
@@ -176,4 +177,23 @@ async def status(config: Config) -> int:
         waiting = found["journal"]["waiting"]
         draining = ", draining" if found["draining"] else ""
         say(f"worker {number}     {found['calls']} calls, {waiting} records waiting{draining}")
+    aside = dead.count(config.state_dir / "spool")
+    if aside:
+        say(
+            f"records      {aside} were refused by the database: look for record_set_aside in the log, mend what"
+        )
+        say("             it names, then run: careline retry-records")
+        well = False
     return 0 if well else 1
+
+
+async def retry_records(config: Config) -> int:
+    """Give records that the database had refused another chance."""
+    hook = notes_of([connector.name for connector in config.emr.connectors], utc_now)
+    try:
+        async with Database(database_url(config), max_size=1) as database:
+            found = await dead.retry(database, config.state_dir / "spool", hook)
+    except (DatabaseAway, OSError) as error:
+        return complain(str(error))
+    say(f"{found.stored} records stored, {found.still_refused} refused again.")
+    return 1 if found.still_refused else 0

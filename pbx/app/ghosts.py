@@ -32,6 +32,8 @@ async def watch(
             await bury(database, connectors, now, watching_since, lease)
         except DatabaseAway:
             watching_since = None  # while PostgreSQL was away every lease ran out, yet the workers live
+        except Exception:  # a call whose story cannot be told must not end the watch over all others
+            log.exception("looking for dead workers failed", extra={"action": "bury"})
         await asyncio.sleep(LOOK_EVERY_S)
 
 

@@ -141,6 +141,8 @@ class Worker:
                     self._registered = True
             except DatabaseAway:
                 log.warning("lease not renewed", extra={"action": "lease"})
+            except Exception:  # whatever it is: a worker that stops renewing would have its live calls buried
+                log.exception("lease not renewed", extra={"action": "lease"})
             await asyncio.sleep(ghosts.LEASE.total_seconds() / 5)
 
     async def _forget(self) -> None:
