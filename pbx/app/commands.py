@@ -179,10 +179,8 @@ async def status(config: Config) -> int:
         say(f"worker {number}     {found['calls']} calls, {waiting} records waiting{draining}")
     aside = dead.count(config.state_dir / "spool")
     if aside:
-        say(
-            f"records      {aside} were refused by the database: look for record_set_aside in the log, mend what"
-        )
-        say("             it names, then run: careline retry-records")
+        say(f"records      {aside} refused by the database; the log says why (action record_set_aside).")
+        say("             Mend that, then run: careline retry-records")
         well = False
     return 0 if well else 1
 

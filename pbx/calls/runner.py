@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 from ivr import interpreter as flow
 from ivr.flow import Dialplans, PromptRef
 from pbx.calls.ports import CallSettings, Prompts, RosterBook, Telephony, Timeline
+from pbx.calls.record import CallRecord
 from pbx.core import call_events as ce
 from pbx.core.call import start, step
 from pbx.core.call_state import CallState, Phase
@@ -34,7 +35,6 @@ from pbx.core.legs import (
     Replaced,
     TransferAsked,
 )
-from pbx.core.timeline import Entry, Heading, facts
 
 log = logging.getLogger("careline.calls")
 
@@ -77,7 +77,6 @@ class CallRunner:
         self._dialplans = dialplans
         self._prompts = prompts
         self._roster = roster
-        self._timeline = timeline
         self._settings = settings
         self._own = own
         self._clock = settings.clock
@@ -88,24 +87,17 @@ class CallRunner:
         self._half: dict[LegId, set[type]] = {}  # Answered and MediaReady seen of a dialled leg
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._plays: dict[PlayId, int] = {}  # the flow's play to its token
-        self._entries: list[Entry] = []
         self._pending: deque[ce.CallEvent] = deque()
         self._message: tuple[str, Any] | None = None  # id and path of the message being recorded
-        self._closed = False
         self._state: CallState
-        line = dialplans.line_for(incoming.to_user)
-        self._position = flow.start(dialplans, line)
-        entry = dialplans.lines[line]
-        caller = "" if incoming.from_user in ("anonymous", "unknown") else incoming.from_user
-        self._heading = Heading(
-            call_id=str(call_id),
-            site=f"{settings.site}, {entry.site}" if entry.site else settings.site,
-            time_zone=settings.time_zone,
-            line=line,
+        self._position = flow.start(dialplans, dialplans.line_for(incoming.to_user))
+        self._record = CallRecord(
+            call_id=call_id,
+            incoming=incoming,
+            dialplans=dialplans,
             language=self._position.language,
-            dialled=incoming.to_user,
-            caller=caller,
-            started_at=self._clock(),
+            timeline=timeline,
+            settings=settings,
         )
 
     def legs(self) -> tuple[LegId, ...]:
@@ -118,28 +110,14 @@ class CallRunner:
 
     async def run(self) -> None:
         """Handle the inbox until every leg is over. Raises the fault that ended the call."""
-        heading = self._heading
-        self._timeline.started(
-            call_id=self.call_id,
-            line=heading.line,
-            dialled=heading.dialled,
-            caller=heading.caller,
-            sip_call_id=self._incoming.sip_call_id,
-            at=heading.started_at,
-            heading={
-                "site": heading.site,
-                "time_zone": heading.time_zone,
-                "language": heading.language,
-                "source": self._incoming.headers.get("x-hotline-src", ""),
-            },
-        )
+        self._record.begin()
         self._state, commands = start(self._settings.limits)
         try:
             async with asyncio.timeout(None) as bound:
                 self._carry_out(commands)
-                while not (self._closed and not self._caller_up and not self._numbers):
+                while not (self._record.closed and not self._caller_up and not self._numbers):
                     self._take(await self.inbox.get())
-                    if self._closed and bound.when() is None:
+                    if self._record.closed and bound.when() is None:
                         bound.reschedule(asyncio.get_running_loop().time() + LEGS_OVER_S)
         except TimeoutError:
             log.error("legs did not end in time", extra={"action": "ghost", "call": str(self.call_id)})
@@ -255,7 +233,7 @@ class CallRunner:
         telephony = self._telephony
         match command:
             case ce.Log(kind=kind, detail=detail):
-                self._log(kind, detail)
+                self._record.add(kind, detail)
             case ce.SetTimer(key=key, seconds=seconds):
                 self._set_timer(key, seconds, ce.TimerFired(key=key))
             case ce.ClearTimer(key=key):
@@ -295,7 +273,7 @@ class CallRunner:
     def _dial(self, command: ce.Dial) -> None:
         incoming, endpoint = self._incoming, command.endpoint
         # A trunk accepts only numbers of ours as the caller; our own phones show who is really calling.
-        shown = incoming.to_user if endpoint.kind == "phone" else (self._heading.caller or "anonymous")
+        shown = incoming.to_user if endpoint.kind == "phone" else (self._record.heading.caller or "anonymous")
         leg = self._telephony.dial(
             f"sip:{endpoint.address}@{self._settings.edge}",
             caller_user=shown,
@@ -306,7 +284,7 @@ class CallRunner:
         self._own(leg, self)
 
     def _line_name(self) -> str:
-        names = self._dialplans.lines[self._heading.line].name
+        names = self._dialplans.lines[self._record.heading.line].name
         return names.get(self._position.language) or next(iter(names.values()))
 
     def _say_to_offer(self, command: ce.SayToOffer) -> None:
@@ -317,7 +295,7 @@ class CallRunner:
         offer = next((o for o in self._state.offers if o.number == command.offer), None)
         person = offer.candidate.person if offer else ""
         prompt = self._dialplans.offer(
-            self._heading.line, self._position.language, self._roster.language_of(person)
+            self._record.heading.line, self._position.language, self._roster.language_of(person)
         )
         words = [prompt]
         if command.prompt == "screen_wrong_key":
@@ -327,27 +305,14 @@ class CallRunner:
         self._telephony.play(leg, files, loop=True)
 
     def _close(self, cause: Cause, disposition: str) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        now = self._clock()
         for key in list(self._timers):
             self._clear_timer(key)
-        self._timeline.ended(
-            call_id=self.call_id,
-            at=now,
-            cause=str(cause),
-            disposition=disposition,
-            answered_by=self._state.answered_by,
-            facts=facts(
-                self._heading, self._entries, ended_at=now, cause=str(cause), disposition=disposition
-            ),
-        )
+        self._record.close(cause, disposition, self._state.answered_by)
 
     # --- the flow --------------------------------------------------------------------------------
 
     def _flow(self, event: flow.Event) -> None:
-        if self._closed:
+        if self._record.closed:
             return
         self._position, actions = flow.step(self._dialplans, self._position, event)
         for action in actions:
@@ -370,7 +335,7 @@ class CallRunner:
             case flow.TakeMessage(owner=owner, max_s=max_s):
                 self._pending.append(ce.MessageAsked(owner=owner, max_s=max_s))
             case flow.RecordConsent(kind=kind, given=given, answered=answered):
-                self._log("consent", {"kind": kind, "given": given, "answered": answered})
+                self._record.add("consent", {"kind": kind, "given": given, "answered": answered})
             case flow.Note(kind=kind, detail=detail):
                 self._note(kind, detail)
             case flow.HangUp(reason=reason):
@@ -380,18 +345,13 @@ class CallRunner:
     def _note(self, kind: str, detail: Mapping[str, str]) -> None:
         match kind:
             case "node":
-                self._log("node", {"node": detail["node"], "kind": detail["type"]})
+                self._record.add("node", {"node": detail["node"], "kind": detail["type"]})
             case "choice":
-                self._log("choice", {"node": detail["node"], "choice": detail["next"]})
+                self._record.add("choice", {"node": detail["node"], "choice": detail["next"]})
             case _:
-                self._log(f"flow-{kind}", detail)
+                self._record.add(f"flow-{kind}", detail)
 
     # --- the smallest parts ----------------------------------------------------------------------
-
-    def _log(self, kind: str, detail: Mapping[str, Any]) -> None:
-        entry = Entry(seq=len(self._entries) + 1, at=self._clock(), kind=kind, detail=detail)
-        self._entries.append(entry)
-        self._timeline.entry(call_id=self.call_id, seq=entry.seq, at=entry.at, kind=kind, detail=detail)
 
     def _set_timer(self, key: str, seconds: float, event: ce.CallEvent | _FlowTimer | _ShutDown) -> None:
         self._clear_timer(key)
@@ -412,7 +372,7 @@ class CallRunner:
         for leg in list(self._numbers):
             self._telephony.hangup(leg)
         words = (
-            self._dialplans.prompt(self._heading.line, self._position.language, name)
+            self._dialplans.prompt(self._record.heading.line, self._position.language, name)
             for name in ("fault", "emergency")
         )
         files = [path for word in words for path in self._prompts.paths(word)]
