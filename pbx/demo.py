@@ -27,6 +27,7 @@ from pbx.app.ghosts import told_of
 from pbx.app.places import database_url, utc_now
 from pbx.app.up import Hotline
 from pbx.config import Config, load
+from pbx.edge.phonecard import card
 from pbx.rosters import load_rosters
 from pbx.store import calls, phones
 from pbx.store.db import Database
@@ -108,6 +109,7 @@ class _Demo:
         self._quiet = quiet
         self._began = time.monotonic()
         self._result = Result()
+        self._spare: phones.NewPhone | None = None
 
     def _say(self, text: str) -> None:
         if not self._quiet:
@@ -217,6 +219,7 @@ connectors = [{{ name = "demo-emr", base_url = "{self._fhir.base_url}" }}]
                     database, account, display=f"demo {name}", realm=config.site.realm, at=utc_now()
                 )
                 if account == "1003":
+                    self._spare = made
                     continue
                 phone = await stack.enter_async_context(Phone.start(folder=peers, name=name))
                 await phone.register(account, made.password, edge, realm=config.site.realm)
@@ -340,9 +343,12 @@ connectors = [{{ name = "demo-emr", base_url = "{self._fhir.base_url}" }}]
             self._say(f"one call, answered and noted, in {result.seconds:.1f} s")
 
     def _invite(self, config: Config) -> None:
-        edge = config.edge
-        self._say(f"it stays up. Register a softphone at {edge.address}:{edge.udp_port} and dial {HOTLINE}.")
-        self._say("Ctrl-C ends it.")
+        self._say(
+            f"it stays up for a softphone of yours on this machine; dial {HOTLINE} or 700. Ctrl-C ends it."
+        )
+        if self._spare is not None:
+            sys.stdout.write("\n" + card(config, self._spare.account.username, self._spare.password))
+            sys.stdout.flush()
 
 
 async def _until(find: Callable[[], Awaitable[list[T]]], within_s: float, otherwise: str) -> list[T]:
