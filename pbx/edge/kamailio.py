@@ -76,7 +76,7 @@ def child(config: Config, run_dir: Path, database_url: str) -> ChildSpec:
         # The edge's tables have a schema of their own; Kamailio knows no schemas, libpq does.
         env={
             "PGOPTIONS": "-c search_path=edge",
-            "PGCONNECT_TIMEOUT": "3",
+            "PGCONNECT_TIMEOUT": "2",
             "PGSSLMODE": _ssl_mode(database_url),
         },
         cwd=run_dir,
@@ -84,7 +84,7 @@ def child(config: Config, run_dir: Path, database_url: str) -> ChildSpec:
         before=lambda: asyncio.to_thread(write_files, config, run_dir, database_url),
         ready=lambda: is_alive(config, run_dir),
         alive=lambda: is_alive(config, run_dir),
-        alive_every_s=5.0,
+        alive_every_s=10.0,  # 30 s without an answer: it serves nobody any more
         stop_within_s=5.0,
     )
 

@@ -375,28 +375,34 @@ class Agent:
         self.send(Message(f"ACK {request.uri} SIP/2.0", lines))
 
     async def register(
-        self, username: str, password: str, *, expires_s: int = 300, contact: str = "", algorithm: str = "md5"
+        self,
+        username: str,
+        password: str,
+        *,
+        expires_s: int = 300,
+        contact: str = "",
+        algorithm: str = "md5",
+        within_s: float = 5.0,
     ) -> Message:
         """REGISTER, with the challenge answered; the last reply."""
-        first = self.new(
-            "REGISTER", "sip:careline", user=username, to=f"<sip:{username}@careline>", contact=contact
-        )
+        to = f"<sip:{username}@careline>"
+        first = self.new("REGISTER", "sip:careline", user=username, to=to, contact=contact)
         first.headers.append(("Expires", str(expires_s)))
-        return await self.authenticated(first, username, password, algorithm)
+        return await self.authenticated(first, username, password, algorithm, within_s)
 
     async def authenticated(
-        self, first: Message, username: str, password: str, algorithm: str = "md5"
+        self, first: Message, username: str, password: str, algorithm: str = "md5", within_s: float = 5.0
     ) -> Message:
         """Send a request, answer its challenge, give the final reply. The ACK of 401/407 is sent too."""
         self.send(first)
-        challenge = await self.final(first.get("Call-ID"))
+        challenge = await self.final(first.get("Call-ID"), within_s)
         if challenge.code not in (401, 407):
             return challenge
         if first.method == "INVITE":
             self.ack(first, challenge)
         second = self.with_credentials(first, challenge, username, password, algorithm)
         self.send(second)
-        return await self.final(first.get("Call-ID"))
+        return await self.final(first.get("Call-ID"), within_s)
 
     def with_credentials(
         self, first: Message, challenge: Message, username: str, password: str, algorithm: str = "md5"

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -14,12 +15,16 @@ from tests.e2e.edgerig import (
     PASSWORD,
     SIP_PORT,
     TLS_PORT,
+    TRUNK_A,
+    TRUNK_PORT,
+    WORKER_PORT,
+    WORKERS,
     WS_PORT,
     WSS_PORT,
     Edge,
     running_edge,
 )
-from tests.e2e.edgesip import Agent
+from tests.e2e.edgesip import Agent, Worker, sdp
 from tests.integration.pgrig import RunningPostgres, postgres
 
 pytestmark = pytest.mark.e2e
@@ -121,6 +126,42 @@ async def test_database_away_is_503_and_heals(edge: Edge, postgres: RunningPostg
         while (await phone.register("1001", PASSWORD)).code != 200:
             assert loop.time() < deadline, "the registrar did not recover"
             await asyncio.sleep(0.5)
+
+
+async def test_a_database_that_hangs_holds_up_no_call(edge: Edge, postgres: RunningPostgres) -> None:
+    """A frozen disk: phones cannot register, but trunks reach workers and workers reach phones as ever."""
+    async with (
+        await Worker.listening(WORKERS, WORKER_PORT, UDP) as worker,
+        await Agent.udp(TRUNK_A, UDP, TRUNK_PORT) as network,
+        await Agent.udp("127.0.49.10", UDP) as phone,
+    ):
+        assert (await phone.register("1001", PASSWORD)).code == 200
+        await edge.worker_states({1: "active", 2: "inactive"})
+        worker.invite_code = 486
+        first = psutil.Process(postgres.pid)
+        frozen = [first, *first.children(recursive=True)]
+        for process in frozen:
+            process.suspend()
+        try:
+            for _ in range(6):  # more than there are processes for this
+                waiting = phone.new("REGISTER", "sip:careline", user="1001", to="<sip:1001@careline>")
+                phone.send(waiting)
+                challenge = await phone.final(waiting.get("Call-ID"), within_s=1)
+                phone.send(phone.with_credentials(waiting, challenge, "1001", PASSWORD))
+                await asyncio.sleep(0.1)
+                invite = network.new("INVITE", f"sip:+15550100@{EDGE}:{SIP_PORT}", body=sdp(TRUNK_A, 4000))
+                network.send(invite)
+                final = await network.final(invite.get("Call-ID"), within_s=1)
+                assert final.code == 486
+                network.ack(invite, final)
+                invite = worker.new("INVITE", f"sip:1001@{EDGE}:{SIP_PORT}", body=sdp(WORKERS, 4000))
+                worker.send(invite)
+                phone.reply(await phone.request("INVITE", within_s=1), 603)
+                worker.ack(invite, await worker.final(invite.get("Call-ID")))
+        finally:
+            for process in frozen:
+                process.resume()
+        assert (await phone.register("1001", PASSWORD, within_s=20)).code == 200
 
 
 async def test_too_many_contacts(edge: Edge) -> None:
