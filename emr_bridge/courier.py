@@ -40,7 +40,8 @@ class Courier:
         pace: Pace | None = None,
         lag_alarm_s: float = 900.0,
     ) -> None:
-        """`dsn` is postgresql://…; `name` is this courier's own, such as "host-a/courier".
+        """`dsn` is postgresql://…; `name` is this courier's own, such as "host-a/courier":
+        no two that live at once share one, and its successor takes over what it left under it.
 
         `lag_alarm_s` is the age of an undelivered note from which on it is reported as an error.
         """

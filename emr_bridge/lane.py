@@ -59,7 +59,8 @@ class Lane:
         self._pace = pace
         self._breaker = Breaker()
         self._awake = asyncio.Event()
-        self._under_way = 0
+        self._under_way: set[int] = set()  # ids of outbox rows
+        self._orphans = True  # there may be claims under our name that we know nothing of
 
     @property
     def is_open(self) -> bool:
@@ -91,12 +92,21 @@ class Lane:
     async def _round(self, deliveries: asyncio.TaskGroup) -> float:
         """Start what may be started; returns for how many seconds nothing is expected."""
         now = self._clock()
-        wanted = self._breaker.allowance(now, self._settings.concurrency - self._under_way)
+        wanted = self._breaker.allowance(now, self._settings.concurrency - len(self._under_way))
         if wanted <= 0:
             until = self._breaker.open_until
             return self._within_tick((until - now).total_seconds() if until else self._pace.tick_s)
         try:
             async with self._database.connection() as connection:
+                if self._orphans and self._settings.conditional_create:
+                    await outbox.reclaim(
+                        connection,
+                        connector=self._settings.name,
+                        courier=self._courier,
+                        under_way=self._under_way,
+                        now=now,
+                    )
+                self._orphans = False
                 rows = await outbox.claim(
                     connection,
                     connector=self._settings.name,
@@ -107,11 +117,12 @@ class Lane:
                 )
                 due = None if len(rows) == wanted else await outbox.next_due(connection, self._settings.name)
         except DatabaseAway:
+            self._orphans = True
             self.counts["database_away"] += 1
             log.warning("the outbox is out of reach", extra=self._extra("outbox_away"))
             return 1.0
         for row in rows:
-            self._under_way += 1
+            self._under_way.add(row.id)
             self._breaker.started()
             deliveries.create_task(self._handle(row), name=f"deliver {row.id}")
         if len(rows) == wanted:
@@ -147,7 +158,7 @@ class Lane:
             log.error("a delivery stopped on a fault of the program", extra=extra)
         finally:
             self._breaker.abandoned()
-            self._under_way -= 1
+            self._under_way.discard(row.id)
             self._awake.set()
 
     async def _give_back(self, row: Claimed) -> None:

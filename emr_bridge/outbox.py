@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -38,6 +38,7 @@ _SQL = {
 # SQLSTATE classes that say "not now" about the server (PostgreSQL documentation, Appendix A): connection,
 # resources, operator intervention, system error; and single states: read-only, serialization, deadlock, lock.
 _AWAY = re.compile(r"08|53|57|58|25006|40001|40P01|55P03")
+_LOST = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -181,6 +182,17 @@ async def release(connection: Any, row: Claimed, now: datetime) -> bool:
     return await _mark(connection, "release", row, now)
 
 
+async def reclaim(
+    connection: Any, *, connector: str, courier: str, under_way: Collection[int], now: datetime
+) -> None:
+    """End the claims under this courier's name that it has not `under_way`, instead of waiting them out.
+
+    They are its dead predecessor's, or the answer to its claim was lost. Not for an EMR that cannot tell a
+    repeat: there the predecessor must surely be gone.
+    """
+    await connection.execute(_SQL["reclaim"], connector, courier, list(under_way), now)
+
+
 async def wake(connection: Any, connector: str, now: datetime, *, unsure_too: bool) -> None:
     """The EMR answers again: what waits out a failed attempt is due now; `unsure_too` where that is safe."""
     await connection.execute(_SQL["wake"], connector, now, unsure_too)
@@ -280,7 +292,7 @@ class OutboxDatabase:
         pool, self._pool = self._pool, None
         try:
             await asyncio.wait_for(pool.close(), 5)
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except _LOST:
             pool.terminate()
 
     @asynccontextmanager
@@ -288,8 +300,14 @@ class OutboxDatabase:
         """Lend one connection. Raises DatabaseAway when there is none to be had in 5 s, or it is lost."""
         try:
             async with self._pool.acquire(timeout=5) as connection:
-                yield connection
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                try:
+                    yield connection
+                except (
+                    asyncpg.InternalClientError
+                ):  # what asyncpg says when its server dies between two messages
+                    connection.terminate()
+                    raise
+        except (*_LOST, asyncpg.InternalClientError) as error:
             if _is_away(error):
                 raise DatabaseAway("PostgreSQL is out of reach; is it running?") from error
             raise
@@ -303,7 +321,7 @@ class OutboxDatabase:
         lost = asyncio.Event()
         try:
             connection = await asyncpg.connect(self._dsn, timeout=5, server_settings=self._settings)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except _LOST as error:
             if _is_away(error):
                 raise DatabaseAway("PostgreSQL is out of reach; is it running?") from error
             raise
@@ -312,7 +330,7 @@ class OutboxDatabase:
             await connection.add_listener(CHANNEL, lambda *_: wake())
             wake()
             await lost.wait()
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except _LOST as error:
             raise DatabaseAway("PostgreSQL closed the listening connection.") from error
         finally:
             connection.terminate()
@@ -321,7 +339,7 @@ class OutboxDatabase:
 
 def _is_away(error: BaseException) -> bool:
     """Whether PostgreSQL was out of reach or busy, so that the same statement may work later."""
-    if isinstance(error, OSError | TimeoutError):
+    if isinstance(error, OSError | TimeoutError | asyncpg.InternalClientError):
         return True
     if isinstance(error, asyncpg.PostgresError):
         return bool(_AWAY.match(str(getattr(error, "sqlstate", "") or "")))

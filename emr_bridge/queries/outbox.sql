@@ -77,13 +77,13 @@ JOIN note_version AS v ON v.note_id = n.id AND v.version = taken.version
 ORDER BY taken.id
 
 -- name: delivered
--- The EMR accepted it; the claim goes on for the read-back.
+-- The EMR accepted it; the claim goes on for the read-back. Repeating it, after its answer was lost, is harmless.
 -- $1 id, $2 attempts, $3 courier, $4 now, $5 encounter, $6 document, $7 http status
 WITH marked AS (
     UPDATE outbox
     SET state = 'delivered', delivered_at = coalesce(delivered_at, $4), remote_encounter = $5, remote_document = $6,
         unsure = false, last_error_class = NULL, last_error = NULL
-    WHERE id = $1 AND attempts = $2 AND claimed_by = $3 AND state = 'sending'
+    WHERE id = $1 AND attempts = $2 AND claimed_by = $3 AND state IN ('sending', 'delivered')
     RETURNING id, attempts
 ), logged AS (
     INSERT INTO delivery_attempt (outbox_id, n, step, at, class, http_status, sentence)
@@ -93,13 +93,13 @@ WITH marked AS (
 SELECT count(*) FROM marked
 
 -- name: filed
--- It was read back from the EMR: finished.
+-- It was read back from the EMR: finished. Repeating it, after its answer was lost, is harmless.
 -- $1 id, $2 attempts, $3 courier, $4 now
 WITH marked AS (
     UPDATE outbox
-    SET state = 'filed', filed_at = $4, claimed_by = NULL, claim_until = NULL, last_error_class = NULL,
+    SET state = 'filed', filed_at = coalesce(filed_at, $4), claimed_by = NULL, claim_until = NULL, last_error_class = NULL,
         last_error = NULL
-    WHERE id = $1 AND attempts = $2 AND claimed_by = $3 AND state = 'delivered'
+    WHERE id = $1 AND attempts = $2 AND (state = 'delivered' AND claimed_by = $3 OR state = 'filed')
     RETURNING id, attempts
 ), logged AS (
     INSERT INTO delivery_attempt (outbox_id, n, step, at, class, http_status, sentence)
@@ -138,6 +138,13 @@ WITH marked AS (
     RETURNING id
 )
 SELECT count(*) FROM marked
+
+-- name: reclaim
+-- End at once the claims of a courier of this name that it knows nothing of: they are its dead predecessor's, or the
+-- answer to its claim was lost.
+-- $1 connector, $2 courier, $3 ids it has under way, $4 now
+UPDATE outbox SET next_attempt_at = $4, claim_until = $4
+WHERE connector = $1 AND state IN ('queued', 'sending', 'delivered') AND claimed_by = $2 AND id <> ALL ($3::bigint[])
 
 -- name: wake
 -- The EMR answers again: what waits after a failed attempt is due now.
