@@ -132,8 +132,9 @@ class Rig:
     async def closed(self, caller: str, within_s: float = 8.0) -> dict[str, Any]:
         """The end of a caller's call, once every leg is gone."""
         async with asyncio.timeout(within_s):
-            while len(self.calls) or self.told.of_caller(caller)["ended"] is None:
-                await asyncio.sleep(0.05)  # the switch tells nobody that it is idle
+            # the switch tells nobody that it is idle, so this asks
+            while len(self.calls) or self.told.of_caller(caller)["ended"] is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
         ended = self.told.of_caller(caller)["ended"]
         assert isinstance(ended, dict)
         return ended
