@@ -14,7 +14,7 @@ timed = from=$$EPOCHREALTIME; status=0; { $(2); } || status=$$?; \
 	'BEGIN { printf "%s: %s after %.1f s\n", "$(1)", s ? "FAILED (exit " s ")" : "done", b - a > "/dev/stderr" }'; \
 	exit $$status
 
-.PHONY: help setup demo check test test-only bench soak lock clean
+.PHONY: help setup demo check test bench soak lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
