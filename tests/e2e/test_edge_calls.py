@@ -222,20 +222,71 @@ async def test_cancel_by_the_worker(edge: Edge, worker: Worker) -> None:
         phone.reply(request, 180)
         await worker.wait(lambda m: m.code == 180)
         assert len(await edge.held_calls()) == 1
-        cancel = Message(
-            f"CANCEL {invite.uri} SIP/2.0",
-            [
-                (n, v.replace("INVITE", "CANCEL"))
-                for n, v in invite.headers
-                if n in ("Via", "Max-Forwards", "From", "To", "Call-ID", "CSeq")
-            ],
-        )
-        worker.send(cancel)
+        worker.send(cancel_of(invite))
         phone.reply(await phone.request("CANCEL"), 200)
         phone.reply(request, 487)
         await phone.request("ACK")
         final = await worker.wait(lambda m: m.code == 487)
         worker.ack(invite, final)
+        assert await edge.held_calls() == []
+
+
+def cancel_of(invite: Message) -> Message:
+    """The CANCEL of an INVITE (RFC 3261 9.1)."""
+    kept = ("Via", "Max-Forwards", "From", "To", "Call-ID", "CSeq")
+    headers = [(n, v.replace("INVITE", "CANCEL")) for n, v in invite.headers if n in kept]
+    return Message(f"CANCEL {invite.uri} SIP/2.0", headers)
+
+
+async def test_cancel_and_200_cross(edge: Edge, worker: Worker) -> None:
+    """The worker answered before it saw the CANCEL: the call is up, and its BYE leaves nothing behind."""
+    async with await trunk() as network:
+        for _ in range(2):
+            invite = network.new("INVITE", DID, body=sdp(TRUNK_A, 4000))
+            network.send(invite)
+            request = await worker.request("INVITE")
+            network.send(cancel_of(invite))
+            worker.reply(request, 200, body=sdp(WORKERS, 4200))
+            final = await network.wait(lambda m: m.code == 200 and m.cseq == "INVITE")
+            network.ack(invite, final)
+            await worker.request("ACK")
+            Dialog.of_caller(network, invite, final).send("BYE")
+            worker.reply(await worker.request("BYE"), 200)
+            await network.wait(lambda m: m.code == 200 and m.cseq == "BYE")
+            network.inbox.clear()
+            worker.inbox.clear()
+        assert await edge.held_calls() == []
+
+
+async def test_a_phone_gives_up_at_once(edge: Edge, worker: Worker) -> None:
+    """CANCEL right behind the INVITE, while the password may still be looked up."""
+    async with await Agent.udp("127.0.49.10", UDP) as phone:
+        for pause_s in (0, 0.005, 0.05):
+            first = phone.new("INVITE", "sip:600@careline", user="1001", body=sdp("127.0.49.10", 4000))
+            phone.send(first)
+            refused = await phone.final(first.get("Call-ID"))
+            phone.ack(first, refused)
+            invite = phone.with_credentials(first, refused, "1001", PASSWORD)
+            phone.send(invite)
+            await asyncio.sleep(pause_s)
+            phone.send(cancel_of(invite))
+            final = None
+            for _ in range(25):  # a phone repeats its CANCEL; one that overtakes the INVITE is ignored
+                await asyncio.sleep(0.2)
+                for request in [m for m in worker.inbox if m.method == "CANCEL"]:
+                    worker.reply(request, 200)
+                    invited = next(m for m in worker.inbox if m.method == "INVITE")
+                    worker.reply(invited, 487)
+                    worker.inbox.clear()
+                final = next((m for m in phone.inbox if m.code >= 400 and m.cseq == "INVITE"), None)
+                if final:
+                    break
+                phone.send(cancel_of(invite))
+            assert final
+            assert final.code == 487
+            phone.inbox.clear()
+            phone.ack(invite, final)
+        await asyncio.sleep(0.3)
         assert await edge.held_calls() == []
 
 
@@ -432,12 +483,7 @@ async def test_fifty_calls_leave_nothing_behind(edge: Edge, worker: Worker) -> N
                 network.ack(invite, await network.final(invite.get("Call-ID")))
             else:
                 worker.reply(request, 180)
-                cancel = [
-                    (n, v.replace("INVITE", "CANCEL"))
-                    for n, v in invite.headers
-                    if n in ("Via", "Max-Forwards", "From", "To", "Call-ID", "CSeq")
-                ]
-                network.send(Message(f"CANCEL {invite.uri} SIP/2.0", cancel))
+                network.send(cancel_of(invite))
                 worker.reply(await worker.request("CANCEL"), 200)
                 worker.reply(request, 487)
                 network.ack(invite, await network.wait(lambda m: m.code == 487))
