@@ -1,24 +1,28 @@
 """`python -m tests.bench [soak]`: measures careline, or any other server. Every load ends by itself.
 
-Core 0 belongs to the server under test, core 1 to SIPp, rtpload, the database and this driver.
+Core 0 belongs to the server under test, core 1 to SIPp, rtpload, phones, the database and this driver.
 """
 
 import argparse
 import asyncio
+import contextlib
+import fcntl
 import json
 import shutil
 import sys
 import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from tests.bench import machine, plan, soak, speech
+from tests.bench import edge, edge_figures, machine, plan, soak, speech
 from tests.bench.careline_worker import CarelineWorker
-from tests.bench.figures import print_all
+from tests.bench.figures import Figure, print_all
 from tests.bench.phones import PhoneBank
 from tests.bench.rig import MENU_LEGS, PATIENT_LEGS, PHONE_LEGS, PHONES_PORT, Rig
 from tests.bench.rtpload import RtpLoad, build
 from tests.bench.target import External, Target
 
+EDGE = "edge"  # the part that has a hotline of its own
 CACHE = Path.home() / ".cache" / "careline" / "bench"
 
 
@@ -27,7 +31,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("bench", "soak"), default="bench")
     parser.add_argument("--quick", action="store_true", help="under a minute, small loads, no bars")
-    parser.add_argument("--only", nargs="+", choices=plan.PARTS, default=plan.PARTS, help="parts to measure")
+    parser.add_argument("--only", nargs="+", choices=(*plan.PARTS, EDGE), help="parts to measure")
+    parser.add_argument("--edge", action="store_true", help="only through the whole hotline, TLS and SRTP")
     parser.add_argument("--calls", type=int, default=4500, help="calls of the soak")
     parser.add_argument("--keep", action="store_true", help="keep the logs of SIPp and the server")
     parser.add_argument("--external", metavar="ADDR:PORT", help="measure a server that runs already …")
@@ -37,17 +42,67 @@ def arguments() -> argparse.Namespace:
     chosen = parser.parse_args()
     if bool(chosen.external) != bool(chosen.pid):
         parser.error("--external and --pid belong together")
+    if chosen.edge and (chosen.only or chosen.external or chosen.what == "soak"):
+        parser.error("--edge stands alone: it measures the whole hotline of this checkout")
+    everything = plan.PARTS if chosen.quick or chosen.external else (*plan.PARTS, EDGE)
+    chosen.only = [EDGE] if chosen.edge else chosen.only or list(everything)
     return chosen
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """One benchmark at a time on this machine. Raises RuntimeError when another one runs."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError("another benchmark is running; two would measure each other") from None
+        yield
+
+
 async def run(chosen: argparse.Namespace, folder: Path) -> bool:
-    """Start everything, measure, end everything. True when all that has a bar reaches it."""
+    """Measure what was asked for. True when every bar is reached and every call was as it should be."""
+    say = plan.Say()
+    if chosen.what == "soak":
+        return await _soak(chosen, folder)
+    clip = await asyncio.to_thread(speech.make_clip, CACHE)
+    figures: list[Figure] = []
+    faults: tuple[str, ...] = ()
+    name = "careline, whole hotline"
+    if set(chosen.only) & set(plan.PARTS):
+        async with _rig(chosen, folder) as rig:
+            name = rig.target.name
+            sizes = plan.QUICK if chosen.quick else plan.Sizes()
+            figures = await plan.measure(rig, sizes, clip, say, chosen.only)
+    if chosen.quick:
+        figures = plan.without_bars(figures)
+    if EDGE in chosen.only:
+        through = await edge.run(edge.QUICK if chosen.quick else edge.EdgeSizes(), CACHE, folder, clip, say)
+        figures += edge_figures.figures(through)
+        faults = through.faults
+    print_all(figures)
+    print(json.dumps({"target": name, **machine.conditions()}), flush=True)
+    for fault in faults:
+        say("edge", f"fault: {fault}")
+    return not faults and all(figure.ok is not False for figure in figures)
+
+
+async def _soak(chosen: argparse.Namespace, folder: Path) -> bool:
+    async with _rig(chosen, folder) as rig:
+        outcome = await soak.soak(rig, chosen.calls)
+    soak.print_soak(outcome)
+    return bool(outcome["ok"])
+
+
+@contextlib.asynccontextmanager
+async def _rig(chosen: argparse.Namespace, folder: Path) -> AsyncIterator[Rig]:
+    """The bare worker, or the other server, with its generators; warmed up."""
     target: Target
     if chosen.external:
         target = External(sip=chosen.external, pid=chosen.pid, menu=chosen.menu, hotline=chosen.hotline)
     else:
         target = CarelineWorker(folder=folder, cache=CACHE)
-    clip = await asyncio.to_thread(speech.make_clip, CACHE)
     load = RtpLoad(await asyncio.to_thread(build, CACHE), [MENU_LEGS, PATIENT_LEGS, PHONE_LEGS])
     async with load:
         phones = PhoneBank(
@@ -60,28 +115,13 @@ async def run(chosen: argparse.Namespace, folder: Path) -> bool:
         with phones:
             try:
                 await target.start()
-                return await _measure(
-                    chosen, Rig(target=target, load=load, phones=phones, folder=folder), clip
-                )
+                rig = Rig(target=target, load=load, phones=phones, folder=folder)
+                plan.Say()("target", f"{target.name} {json.dumps(machine.conditions())}")
+                await rig.menu(10, 3)  # warm: code paths, pools, caches
+                yield rig
             finally:
                 load.save(folder / "legs.jsonl")
                 await target.stop()
-
-
-async def _measure(chosen: argparse.Namespace, rig: Rig, clip: Path) -> bool:
-    say = plan.Say()
-    say("target", f"{rig.target.name} {json.dumps(machine.conditions())}")
-    await rig.menu(10, 3)  # warm: code paths, pools, caches
-    if chosen.what == "soak":
-        outcome = await soak.soak(rig, chosen.calls)
-        soak.print_soak(outcome)
-        return bool(outcome["ok"])
-    figures = await plan.measure(rig, plan.QUICK if chosen.quick else plan.Sizes(), clip, say, chosen.only)
-    if chosen.quick:
-        figures = plan.without_bars(figures)
-    print_all(figures)
-    print(json.dumps({"target": rig.target.name, **machine.conditions()}), flush=True)
-    return all(figure.ok is not False for figure in figures)
 
 
 def main() -> int:
@@ -90,7 +130,8 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="careline-bench-"))
     good = False
     try:
-        good = asyncio.run(run(chosen, folder))
+        with alone():
+            good = asyncio.run(run(chosen, folder))
     finally:
         if good and not chosen.keep:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,7 @@
 """What /proc says about processes and the machine: CPU time, memory, descriptors, lost datagrams."""
 
 import asyncio
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,14 @@ def datagrams_dropped() -> int:
 def pinned(core: str, *argv: str) -> list[str]:
     """The command, bound to one core."""
     return ["taskset", "-c", core, *argv]
+
+
+def move(pid: int, *cores: str) -> None:
+    """Bind a process tree with all its threads to these cores; what it starts later inherits them."""
+    for member in family(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            for task in os.listdir(f"/proc/{member}/task"):
+                os.sched_setaffinity(int(task), {int(core) for core in cores})
 
 
 def conditions() -> dict[str, object]:
