@@ -2,6 +2,7 @@
 
 Samples are one-dimensional float64 arrays in [-1, 1]. What leaves is 8 kHz mono PCM16 at -23 LUFS (ITU-R
 BS.1770 as in EBU R 128), limited to the telephone band of 300 to 3400 Hz (ITU-T G.712), and it never clips.
+A change that is heard needs another `ivr.recipe.POSTPROCESSING`.
 """
 
 import os
@@ -16,12 +17,12 @@ import numpy.typing as npt
 import pyloudnorm
 from scipy.signal import butter, resample_poly, sosfiltfilt
 
-RATE_HZ = 8000
+from ivr.recipe import RATE_HZ
+
 BAND_HZ = (300.0, 3400.0)
 SPEECH_LUFS = -23.0
 PEAK = 0.89  # -1 dBFS: what is left for the codec
 LEAD_MS, TAIL_MS = 40, 60  # silence around the words
-POSTPROCESSING = "1"  # part of every cache key; another number renders everything again
 
 Samples = npt.NDArray[np.float64]
 

@@ -7,19 +7,16 @@ fails.
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from jinja2 import TemplateError
 
-from ivr.audio import POSTPROCESSING, RATE_HZ, Samples, write_wav
 from ivr.check_prompts import prompts_of
 from ivr.flow import RUNNER_PROMPTS, WALK_PROMPTS, Dialplans, PromptRef
 from ivr.problems import Problem
+from ivr.recipe import POSTPROCESSING, RATE_HZ, RINGBACK, TONES, TONES_VERSION, version
 from ivr.render import Job, Progress, render
-from ivr.speak import version
-from ivr.tones import FIXED, TONES_VERSION, ringback
 from ivr.wording import spoken_text
 
 LONG_PROMPT_S = 20.0  # nobody remembers the beginning of a longer one
@@ -84,15 +81,19 @@ def prepare(
     `problems`.
     """
     jobs, problems = _jobs(dialplans, cache)
-    missing = {job.target: job for job in jobs.values() if not job.target.exists()}
+    tones = {job.tone: job for job in _tones(dialplans, cache)}
+    missing = {job.target: job for job in (*tones.values(), *jobs.values()) if not job.target.exists()}
     failed = render(tuple(missing.values()), processes=processes, progress=progress)
+    for tone in tones.values():
+        if tone.target in failed:
+            raise OSError(f"The tone {tone.tone} is not in the cache {cache}: {failed[tone.target]}")
     for prompt, job in jobs.items():
         if job.target in failed:
             problems.append(_problem(dialplans, prompt, failed[job.target]))
     files = {prompt: job.target for prompt, job in jobs.items() if job.target.exists()}
     return PromptLibrary(
         files,
-        dict(_tones(dialplans, cache)),
+        {name: job.target for name, job in tones.items()},
         dialplans.default_language,
         tuple(sorted({*problems, *_long(dialplans, files)})),
     )
@@ -144,14 +145,9 @@ def _target(cache: Path, folder: str, name: str, made_from: tuple[str, ...]) -> 
     return cache / folder / f"{name}-{key}.wav"
 
 
-def _tones(dialplans: Dialplans, cache: Path) -> Iterator[tuple[str, Path]]:
-    makers: dict[str, Callable[[], Samples]] = dict(FIXED)
-    makers |= {f"ringback_{country}": partial(ringback, country) for country in dialplans.countries}
-    for name, maker in makers.items():
-        path = _target(cache, "tones", name, (TONES_VERSION,))
-        if not path.exists():
-            write_wav(path, maker())
-        yield name, path
+def _tones(dialplans: Dialplans, cache: Path) -> Iterator[Job]:
+    for name in (*TONES, *(f"{RINGBACK}{country}" for country in dialplans.countries)):
+        yield Job(target=_target(cache, "tones", name, (TONES_VERSION,)), tone=name)
 
 
 def _long(dialplans: Dialplans, files: Mapping[PromptRef, Path]) -> Iterator[Problem]:

@@ -1,15 +1,13 @@
 """Makes the audio files of prompts ahead of time, in child processes that end with the work.
 
-The children are spawned, not forked: a speech engine's threads do not survive a fork.
+The children are spawned, not forked: a speech engine's threads do not survive a fork. What they load (numpy,
+scipy, a speech engine: 100 MB) is loaded there only.
 """
 
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from ivr.audio import for_telephone, read_wav, write_wav
-from ivr.speak import SpeakError, engine
 
 ONE_PROMPT_S = 120.0  # loading a voice and speaking one prompt; beyond it the child hangs or died
 
@@ -19,13 +17,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One file to make: from words, or from a recording when there is one."""
+    """One file to make: a tone, or from words, or from a recording when there is one."""
 
     target: Path  # the WAV to write
     text: str = ""  # words
     engine: str = ""  # who says them: "piper" or "pico"
     voice: str = ""
     recording: Path | None = None  # outranks the words
+    tone: str = ""  # outranks both; a name of `ivr.tones`
 
 
 def render(
@@ -68,7 +67,14 @@ def render(
 
 def make(job: Job) -> tuple[Path, str]:
     """Make one file; returns its target and, when that failed, the reason as a sentence. Runs in a child."""
+    from ivr.audio import for_telephone, read_wav, write_wav
+    from ivr.speak import SpeakError, engine
+    from ivr.tones import tone
+
     try:
+        if job.tone:
+            write_wav(job.target, tone(job.tone))
+            return job.target, ""
         if job.recording is not None:
             samples, rate_hz = read_wav(job.recording)
         else:

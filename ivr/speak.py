@@ -7,14 +7,12 @@ here: it is too hard to understand for an emergency sentence (Piper uses it to f
 import contextlib
 from collections.abc import Iterator
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from ivr.audio import Samples
-from ivr.catalog import Voice
 
 SENTENCE_PAUSE_S = 0.2  # Piper makes one chunk a sentence, without silence between them
 
@@ -28,14 +26,6 @@ class Engine(Protocol):
 
     def speak(self, text: str) -> tuple[Samples, int]:
         """Samples in [-1, 1] and their rate in Hz. Raises SpeakError."""
-
-
-def version(voice: Voice) -> str:
-    """Version of the engine of a voice, for cache keys; "missing" when it is not installed. Loads nothing."""
-    package = {"piper": "piper-tts", "pico": "ttspico"}[voice.engine]
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return metadata.version(package)
-    return "missing"
 
 
 @lru_cache(maxsize=4)

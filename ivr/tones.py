@@ -1,5 +1,5 @@
 """Sounds that are not speech: silence, beep, ringback of each country, hold music. Made here, so free of
-rights.
+rights. A change that is heard needs another `ivr.recipe.TONES_VERSION`.
 
 Sources: ITU-T E.180 supplement 2 (ringback by country).
 """
@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ivr.audio import RATE_HZ, Samples, at_loudness
+from ivr.audio import Samples, at_loudness
+from ivr.recipe import RATE_HZ, RINGBACK
 
 MUSIC_LUFS = -24.0
-TONES_VERSION = "1"  # part of every cache key
 
 _NORTH_AMERICA = ((440.0, 480.0), (2.0, 4.0))
 _EUROPE = ((425.0,), (1.0, 4.0))
-RINGBACK: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+CADENCES: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "US": _NORTH_AMERICA,
     "CA": _NORTH_AMERICA,
     "MX": _EUROPE,
@@ -48,7 +48,7 @@ def connected() -> Samples:
 
 def ringback(country: str) -> Samples:
     """One cycle of the tone that callers of a country hear while it rings, to be played in a loop."""
-    frequencies, cadence = RINGBACK.get(country, _EUROPE)
+    frequencies, cadence = CADENCES.get(country, _EUROPE)
     parts = [
         _sine(frequencies, seconds, 0.08) if n % 2 == 0 else silence(seconds)
         for n, seconds in enumerate(cadence)
@@ -111,3 +111,12 @@ FIXED: Mapping[str, Callable[[], Samples]] = {
     "hold_music": hold_music,
 }
 """Tones by the id that a PromptRef may name; ringback is `ringback_<country>`."""
+
+
+def tone(name: str) -> Samples:
+    """The tone of that id. Raises ValueError for an unknown one."""
+    if name.startswith(RINGBACK):
+        return ringback(name.removeprefix(RINGBACK))
+    if name not in FIXED:
+        raise ValueError(f'there is no tone "{name}"')
+    return FIXED[name]()

@@ -162,7 +162,8 @@ def test_children_end_with_the_work(own: Path, tmp_path: Path) -> None:
     plan = load_dialplans(own)
     library = prepare(plan, tmp_path / "cache", progress=lambda done, all_: calls.append((done, all_)))
     assert library.problems == ()
-    assert calls == [(n, len(wanted(plan))) for n in range(1, len(wanted(plan)) + 1)]
+    everything = len(library.files)  # words and tones
+    assert calls == [(n, everything) for n in range(1, everything + 1)]
     left = [child.cmdline() for child in psutil.Process().children(recursive=True)]
     assert [line for line in left if not any("resource_tracker" in part for part in line)] == []
 
