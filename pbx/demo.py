@@ -7,6 +7,7 @@ registered phones, of whom the first does not answer. Needs a checkout, whose te
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import socket
@@ -39,7 +40,7 @@ TALK_S = 3.0
 NOTE_WITHIN_S = 30.0
 TRUNK = "127.0.0.51"  # address the simulated telephone network calls from
 PATIENT_NUMBER, HOTLINE = "+12025550147", "+13125550100"
-PROMPTS = Path.home() / ".cache" / "careline" / "prompts"
+PROMPTS = Path(os.environ.get("CARELINE_CACHE", Path.home() / ".cache" / "careline")) / "prompts"
 
 
 T = TypeVar("T")

@@ -31,7 +31,7 @@ from tests.peers.fhir_server import FhirServer, running, text_of
 from tests.peers.phones import Call, Missed, Phone, own_address
 
 ROOT = Path(__file__).resolve().parents[2]
-PROMPTS = Path(os.environ.get("CARELINE_PROMPTS", Path.home() / ".cache" / "careline" / "prompts"))
+PROMPTS = Path(os.environ.get("CARELINE_CACHE", Path.home() / ".cache" / "careline")) / "prompts"
 T = TypeVar("T")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.e2e.systemrig import PROMPTS
 from tests.integration.pgrig import free_port
 from tests.peers.phones import Phone, own_address
 
@@ -54,7 +55,7 @@ def clinic() -> Iterator[Path]:
     (toml,) = blocks("toml")
     for old, new in (
         ('"/var/lib/careline"', f'"{folder}/state"'),
-        ('"/var/cache/careline/prompts"', f'"{Path.home()}/.cache/careline/prompts"'),
+        ('"/var/cache/careline/prompts"', f'"{PROMPTS}"'),
         ('"192.0.2.10"         # address', f'"{own_address()}"\nng_port = {free_port()}  # address'),
         ('"sip.carrier.example"', f'"{own_address()}"'),
         ('"198.51.100.0/24"', '"127.88.0.0/16"'),
