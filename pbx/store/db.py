@@ -30,7 +30,8 @@ class DatabaseAway(Exception):
 
 def is_away(error: BaseException) -> bool:
     """Whether PostgreSQL was out of reach or busy, so that the same statement may work later."""
-    if isinstance(error, DatabaseAway | OSError | TimeoutError):
+    # InternalClientError: what asyncpg says when the server dies between two messages of one statement.
+    if isinstance(error, DatabaseAway | OSError | TimeoutError | asyncpg.InternalClientError):
         return True
     if isinstance(error, asyncpg.PostgresError):
         state = str(getattr(error, "sqlstate", "") or "")
@@ -123,8 +124,18 @@ class Database:
             raise RuntimeError("This Database is not open; call open() first.")
         try:
             async with self._pool.acquire(timeout=self._acquire_within_s) as connection:
-                yield connection
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                try:
+                    yield connection
+                except asyncpg.InternalClientError:
+                    connection.terminate()  # its state is lost; the pool must not lend it again
+                    raise
+        except (
+            OSError,
+            TimeoutError,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+        ) as error:
             if not is_away(error):
                 raise
             reason = getattr(error, "sqlstate", None) or type(error).__name__
