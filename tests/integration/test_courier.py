@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,10 +27,19 @@ from tests.peers.fhir_server import FhirServer, running
 pytestmark = pytest.mark.integration
 
 
+@pytest.fixture(scope="module")
+def shared_server() -> Iterator[FhirServer]:
+    started = FhirServer()
+    asyncio.run(started.start())
+    yield started
+    asyncio.run(started.stop())
+
+
 @pytest.fixture
-async def server() -> AsyncIterator[FhirServer]:
-    async with running() as started:
-        yield started
+async def server(shared_server: FhirServer) -> FhirServer:
+    """An empty server without faults."""
+    await shared_server.reset()
+    return shared_server
 
 
 async def test_a_note_is_delivered_and_read_back(

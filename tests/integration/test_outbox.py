@@ -240,6 +240,27 @@ async def test_an_accepted_note_is_only_read_back_and_sent_anew_when_it_is_gone(
     assert (resent.accepted, resent.read_backs, resent.unsure) == (False, 0, True)
 
 
+async def test_marks_may_be_repeated_when_their_answer_was_lost(database: Database) -> None:
+    await put(database, answered_call())
+    (row,) = await take(database)
+    await file(database, row)
+    async with database.connection() as connection:
+        assert await outbox.mark_filed(connection, row, LATER)
+        assert not await outbox.mark_failed(connection, row, BUSY, LATER, retry_at=LATER)
+    assert (await row_of(database, row.id))["filed_at"] == NOW
+
+
+async def test_a_courier_ends_the_claims_under_its_name_that_it_knows_nothing_of(database: Database) -> None:
+    await put(database, *(answered_call() for _ in range(3)))
+    orphan, mine = await take(database, limit=2)
+    (others,) = await take(database, courier="c2")
+    async with database.connection() as connection:
+        await outbox.reclaim(connection, connector="emr", courier="c1", under_way=[mine.id], now=NOW)
+    (again,) = await take(database)
+    assert (again.id, again.unsure, again.taken_over) == (orphan.id, True, True)
+    assert (await row_of(database, others.id))["claimed_by"] == "c2"
+
+
 async def test_a_released_claim_is_as_before(database: Database) -> None:
     await put(database, answered_call())
     (row,) = await take(database)

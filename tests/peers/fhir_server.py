@@ -53,7 +53,9 @@ class FhirServer:
         if file is not None:
             self._environment["FHIR_FILE"] = str(file)
         self._port = 0
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = (
+            None  # of no event loop: a fixture may keep it for many
+        )
 
     @property
     def root_url(self) -> str:
@@ -72,18 +74,20 @@ class FhirServer:
         """
         if not (FOLDER / "node_modules").is_dir():
             raise NotInstalled(f"The packages in {FOLDER} are missing; run `make setup`, or `npm ci` there.")
-        self._process = await asyncio.create_subprocess_exec(
-            find_node(),
-            FOLDER / "server.mjs",
-            stdout=asyncio.subprocess.PIPE,
+        node = await asyncio.to_thread(find_node)
+        self._process = subprocess.Popen(  # noqa: ASYNC220  returns at once
+            [node, FOLDER / "server.mjs"],
+            stdout=subprocess.PIPE,
             env={"PATH": os.environ.get("PATH", ""), "PORT": str(self._port), **self._environment},
             process_group=0,
         )
         assert self._process.stdout is not None
+        reading = asyncio.create_task(asyncio.to_thread(self._process.stdout.readline))
         try:
-            line = await asyncio.wait_for(self._process.stdout.readline(), within_s)
+            line = await asyncio.wait_for(asyncio.shield(reading), within_s)
         except TimeoutError as error:
             await self.kill()
+            await reading
             raise RuntimeError(f"The FHIR server did not start within {within_s:g} s.") from error
         if not line:
             await self.kill()
@@ -105,12 +109,12 @@ class FhirServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, how)
         try:
-            await asyncio.wait_for(process.wait(), 5)
-        except TimeoutError:
+            await asyncio.to_thread(process.wait, 5)
+        except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-        if (pipe := process.stdout) is not None:
-            await pipe.read()
+            await asyncio.to_thread(process.wait, 5)
+        if process.stdout is not None:
+            process.stdout.close()
 
     async def fault(self, mode: str | list[str], **more: Any) -> None:
         """Spoil requests from now on; `more` is count, chance, on ("write", "read", "all"), delay_ms…"""
@@ -119,6 +123,10 @@ class FhirServer:
     async def set_token(self, token: str) -> None:
         """Ask for another bearer token from now on."""
         await self._call("POST", f"{self.root_url}/_token", {"token": token})
+
+    async def reset(self) -> None:
+        """Forget all resources, faults and counts."""
+        await self._call("POST", f"{self.root_url}/_reset", {})
 
     async def counts(self) -> dict[str, int]:
         """Requests, writes and faults served since its start."""

@@ -13,6 +13,7 @@
 //   GET  /_health
 //   GET  /_counts            {requests, writes, faults} since the start
 //   POST /_token  {token}    ask for another one from now on
+//   POST /_reset             forget everything, faults and counts too
 //   POST /_fault  {mode: name or list, count?, chance?, on?, delay_ms?, retry_after?}
 //        on: "write" (default), "read" or "all"; count: that many requests, else until replaced; mode "none" ends it
 //        before anything is stored:  500 502 503 429 401 403 412 422 drop timeout slow
@@ -297,6 +298,14 @@ app.post('/_fault', (request, response) => {
 });
 app.post('/_token', (request, response) => {
   token = request.body.token ?? '';
+  response.json({});
+});
+
+app.post('/_reset', (_request, response) => {
+  repository.clear();
+  repository.byIdentifier.clear();
+  fault = { mode: 'none' };
+  Object.assign(counts, { requests: 0, writes: 0, faults: 0 });
   response.json({});
 });
 
