@@ -107,6 +107,12 @@ async def enqueue(
     )
 
 
+async def versions_with_cause(connection: Any, call_ids: Sequence[UUID], cause: str) -> dict[UUID, int]:
+    """The current note versions of those calls whose note tells this cause."""
+    rows = await connection.fetch(_SQL["versions_with_cause"], list(call_ids), cause)
+    return {row["call_id"]: row["current_version"] for row in rows}
+
+
 async def claim(
     connection: Any, *, connector: str, now: datetime, courier: str, limit: int, lease_s: float
 ) -> list[Claimed]:

@@ -344,7 +344,7 @@ connectors = [{{ name = "demo-emr", base_url = "{self._fhir.base_url}" }}]
             self._say(f"one call, answered and noted, in {result.seconds:.1f} s")
 
     def _invite(self, config: Config) -> None:
-        self._say(f"it stays up for your own softphone on this machine; dial 700. Ctrl-C ends it.")
+        self._say("it stays up for your own softphone on this machine; dial 700. Ctrl-C ends it.")
         if self._spare is not None:
             sys.stdout.write("\n" + card(config, self._spare.account.username, self._spare.password))
             sys.stdout.flush()

@@ -30,6 +30,13 @@ WITH given AS (
 )
 SELECT pg_notify('careline_outbox', '') FROM (SELECT FROM queued LIMIT 1) AS something
 
+-- name: versions_with_cause
+-- Current versions of notes that tell this cause.
+-- $1 call ids, $2 cause
+SELECT note.call_id, note.current_version
+FROM note JOIN note_version AS v ON v.note_id = note.id AND v.version = note.current_version
+WHERE note.call_id = ANY ($1::uuid[]) AND v.facts ->> 'cause' = $2
+
 -- name: claim
 -- Take what is due for one connector: only the oldest unfinished version of each call, never one another courier has.
 -- A row found in state sending belonged to a courier that did not come back: the note may have arrived.

@@ -1,13 +1,14 @@
 """A call's story on its way into the journal, and the facts of ended calls on their way into the outbox."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from emr_bridge import outbox
 from emr_bridge.facts import CallFacts
-from pbx.store.journal import CallEnded, CallEvent, CallStarted, Journal
+from pbx.store.journal import WORKER_LOST, CallEnded, CallEvent, CallStarted, Journal
 
 ARRIVED = "arrived"  # the timeline's entry 0: what a later fold needs beside the call's row
 
@@ -78,7 +79,14 @@ def notes_of(
 
     async def on_ended(connection: Any, ends: Sequence[CallEnded]) -> None:
         finished = [CallFacts.from_json(end.facts) for end in ends if end.facts is not None]
-        if finished:
-            await outbox.enqueue(connection, finished, connectors, clock())
+        if not finished:
+            return
+        # A worker that was taken for dead was alive after all, or its spool came late: its own account is a
+        # new version of the note that was written for it, and replaces that one at the EMR.
+        told = await outbox.versions_with_cause(connection, [one.call_id for one in finished], WORKER_LOST)
+        corrected = [
+            replace(one, version=told[one.call_id] + 1) if one.call_id in told else one for one in finished
+        ]
+        await outbox.enqueue(connection, corrected, connectors, clock())
 
     return on_ended
