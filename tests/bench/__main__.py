@@ -115,9 +115,9 @@ async def _rig(chosen: argparse.Namespace, folder: Path) -> AsyncIterator[Rig]:
         with phones:
             try:
                 await target.start()
-                rig = Rig(target=target, load=load, phones=phones, folder=folder)
+                rig = Rig(target=target, load=load, phones=phones, folder=folder, share_runs=chosen.quick)
                 plan.Say()("target", f"{target.name} {json.dumps(machine.conditions())}")
-                await rig.menu(10, 3)  # warm: code paths, pools, caches
+                await rig.menu(10, 1 if chosen.quick else 3)  # warm: code paths, pools, caches
                 yield rig
             finally:
                 load.save(folder / "legs.jsonl")

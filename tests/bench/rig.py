@@ -85,9 +85,11 @@ class Rig:
     load: RtpLoad
     phones: PhoneBank
     folder: Path  # of SIPp's files
+    share_runs: bool = False  # a clean run of menu callers serves whoever asks for the same again
     samples: list[Sample] = field(default_factory=list)
     _sip_ports: int = 0
     _callers: int = 0
+    _menus: dict[tuple[float, float], MenuRun] = field(default_factory=dict)
 
     def must_live(self) -> None:
         """Raises RuntimeError when the server under test has died: no figure after that means anything."""
@@ -139,6 +141,12 @@ class Rig:
 
         The first 2 s and what follows the last call are not in the steady window.
         """
+        run = self._menus.get((rate, seconds)) or await self._menu(rate, seconds)
+        if self.share_runs and run.clean:
+            self._menus[rate, seconds] = run
+        return run
+
+    async def _menu(self, rate: float, seconds: float) -> MenuRun:
         calls = round(rate * seconds)
         before, dropped = len(self.load.ended), machine.datagrams_dropped()
         callers = self.callers(
