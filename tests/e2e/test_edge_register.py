@@ -97,7 +97,11 @@ async def test_a_restart_keeps_udp_contacts_and_drops_connections(edge: Edge) ->
         await edge.kamailio.kill()
         await web.close()
         await edge.kamailio.start()
-        found = await phones.contacts(edge.database, datetime.now(UTC))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 5  # one of its processes loads the contacts while the others already answer
+        while len(found := await phones.contacts(edge.database, datetime.now(UTC))) > 1:
+            assert loop.time() < deadline, found
+            await asyncio.sleep(0.05)
         assert [(c.transport, c.source) for c in found] == [("udp", f"127.0.49.10:{kept.port}")]
 
 
