@@ -5,6 +5,7 @@ Kamailio), core 1 the phones, PostgreSQL, courier, FHIR server and this driver.
 """
 
 import asyncio
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,7 @@ class EdgeRun:
             (len(self.verdict.partners) < sizes.bridges, f"only {len(self.verdict.partners)} talks were up"),
             (self.heard_prompt < sizes.set_ups, f"only {self.heard_prompt} callers heard the prompt"),
             (self.without_srtp > 0, f"{self.without_srtp} TLS phones had no SRTP"),
+            (not self.delays_ms, "no burst of the delay measurement was heard"),
             (self.ended < sizes.bridges, f"the server ended only {self.ended} callers"),
         )
         return (*self.failed, *self.verdict.faults, *(sentence for wrong, sentence in checks if wrong))
@@ -73,9 +75,13 @@ class EdgeRun:
 async def run(sizes: EdgeSizes, cache: Path, folder: Path, clip: Path, say: Say) -> EdgeRun:
     """Start everything, measure, end everything."""
     cores = [str(core) for core in os.sched_getaffinity(0)]
+    log, handler = logging.getLogger("careline"), logging.FileHandler(folder / "hotline.log")
+    log.addHandler(handler)
     async with AsyncExitStack() as stack:
+        stack.callback(handler.close)
         stack.callback(machine.move, os.getpid(), *cores)
         clinic = Clinic(dialplans=_dialplans(folder), accounts=(CLINICIAN, DESK), rtp_ports=4000, drain_s=0)
+        stack.callback(log.removeHandler, handler)
         say("edge", "starting the whole hotline")
         hotline = await stack.enter_async_context(system(clinic))
         machine.move(os.getpid(), machine.LOAD_CORE)
@@ -141,7 +147,7 @@ class _Load:
 def _pid(hotline: System, name: str) -> int:
     pid = hotline.status(name).pid
     if pid is None:
-        raise RuntimeError(f"{name} has ended; the hotline's log above says why")
+        raise RuntimeError(f"{name} has ended; hotline.log in the folder of logs says why")
     return pid
 
 
