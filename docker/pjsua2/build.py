@@ -41,7 +41,13 @@ from build_sources import DebianSource, Sources, sha256, stable_suite, unpack
 from build_stages import Progress, Runner
 
 HERE = Path(__file__).resolve().parent
-RECIPE = ("build.py", "config_site.h", "tools.lock")  # what decides how a wheel comes out
+PATCHES = sorted((HERE / "patches").glob("*.patch"))  # what config_site.h cannot say; each tells its reason
+RECIPE = (
+    "build.py",
+    "config_site.h",
+    "tools.lock",
+    *(f"patches/{path.name}" for path in PATCHES),
+)  # what decides how a wheel comes out
 OLDEST = (2, 17)
 
 # What the build needs from Debian: package, and a file of the source that does not build without it.
@@ -245,6 +251,8 @@ def build(named: Sources | None, work: Path, progress: Progress, jobs: int) -> t
             "(older ones lose calls under load). Name a newer tarball."
         )
     progress.say(f"pjproject {version} ({tarball.name}, SHA-256 {checksum[:12]}…)")
+    for patch in PATCHES:
+        runner.run(f"patch {patch.stem}", ["patch", "-p1", "--batch", "--forward", "-i", patch], source)
     python = tools(work, runner)
     progress.say("tools ready")
     srtp = None

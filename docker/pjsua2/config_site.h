@@ -21,11 +21,17 @@
  * steps, 8000 would take three, and ended transactions keep it for 32 s. */
 #define PJSIP_MAX_PKT_LEN         7900
 
+/* Media never follows the packets that come in: see patches/strict-media.patch. */
+#define PJMEDIA_TRANSPORT_SWITCH_REMOTE_ADDR 0
+
 /* Features */
 #define PJ_HAS_IPV6               1
 #define PJ_HAS_SSL_SOCK           1
 #define PJMEDIA_HAS_SRTP          1
 #define PJMEDIA_SRTP_HAS_SDES     1
+/* configure does not see srtp_shutdown in a static libsrtp; without it an engine cannot start again in its process. */
+#undef PJMEDIA_SRTP_HAS_SHUTDOWN
+#define PJMEDIA_SRTP_HAS_SHUTDOWN 1
 #define PJMEDIA_HAS_OPUS_CODEC    1
 #define PJMEDIA_HAS_VIDEO         0
 

@@ -54,8 +54,12 @@ class Endpoint:
         self._endpoint.audDevManager().setNullDev()  # a clock, no sound card
         self._choose_codecs(s.codecs)
 
-    def account_config(self, priority: int, route: str = "") -> pj.AccountConfig:
-        """An account without registration; `route` is the next hop of its calls."""
+    def account_config(self, priority: int, ports: range, route: str = "") -> pj.AccountConfig:
+        """An account without registration; `route` is the next hop of its calls.
+
+        Its legs walk through `ports` in turn from a random one on, RTP on the even ones: a port that became
+        free comes again last, when whoever still sends to it has most likely given up.
+        """
         s = self._settings
         config = pj.AccountConfig()
         config.priority = priority
@@ -63,7 +67,8 @@ class Endpoint:
         if route:
             config.sipConfig.proxies.append(f"<sip:{route};lr>")
         rtp = config.mediaConfig.transportConfig
-        rtp.port, rtp.portRange = s.rtp_first, s.rtp_ports
+        rtp.port, rtp.portRange = ports.start, len(ports) - 2  # the library counts to the last even port
+        rtp.randomizePort = True  # a new engine, too, stays away from the ports of the last one's legs
         rtp.boundAddress = rtp.publicAddress = s.address
         # With IPv6 allowed every outgoing call asks the name server for our own host name, and waits for it.
         config.mediaConfig.ipv6Use = config.sipConfig.ipv6Use = pj.PJSUA_IPV6_DISABLED

@@ -115,9 +115,12 @@ class Owner:
         self.recordings = Recordings(self)
         # The first one takes incoming calls and makes those a REFER asks for, which go to the edge whatever
         # host they name; the second one makes ours, whose URI already names the edge.
+        # Each has half of the media ports, for each walks on its own.
+        half = s.rtp_ports // 4 * 2
+        ports = range(s.rtp_first, s.rtp_first + 2 * half)
         self._lines = [
-            Line(self, endpoint.account_config(10, s.edge)),
-            Line(self, endpoint.account_config(0)),
+            Line(self, endpoint.account_config(10, ports[:half], s.edge)),
+            Line(self, endpoint.account_config(0, ports[half:])),
         ]
 
     def _opening_failed(self, error: Exception) -> str:

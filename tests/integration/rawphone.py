@@ -168,6 +168,7 @@ class Dialog:
     requests: list[Sip] = field(default_factory=list)
     responses: list[Sip] = field(default_factory=list)
     event_type: int = 101
+    rtcp_port: int = 0  # where RTCP comes from and goes to (RFC 3605); 0: the next after RTP's
 
     @property
     def contact(self) -> str:
@@ -176,11 +177,12 @@ class Dialog:
 
     def sdp(self, *, direction: str = "sendrecv", codecs: str = "0 101") -> str:
         """An offer or answer with PCMU and telephone-event."""
+        rtcp = f"a=rtcp:{self.rtcp_port}\r\n" if self.rtcp_port else ""
         return (
             f"v=0\r\no=- {next(_numbers)} {next(_numbers)} IN IP4 127.0.0.1\r\ns=-\r\n"
             f"c=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio {self.media.port} RTP/AVP {codecs}\r\n"
             f"a=rtpmap:{self.event_type} telephone-event/8000\r\na=fmtp:{self.event_type} 0-15\r\n"
-            f"a=ptime:20\r\na={direction}\r\n"
+            f"{rtcp}a=ptime:20\r\na={direction}\r\n"
         )
 
     def request(

@@ -1,6 +1,8 @@
 """Legs in and out: answers, refusals, causes, headers. Real pjsua2 in a process of its own, raw SIP peers."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -415,3 +417,12 @@ async def test_180_legs_at_once(tmp_path: Path) -> None:
             engine.do("hangup", leg)
         for leg in legs:
             await engine.expect(Ended, leg=leg, within_s=10)
+
+
+def test_the_library_prints_nothing_of_its_own() -> None:
+    program = (
+        "import pjsua2 as pj; e = pj.Endpoint(); e.libCreate(); c = pj.EpConfig(); "
+        "c.logConfig.level = c.logConfig.consoleLevel = 0; e.libInit(c); e.libDestroy()"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, check=True)
+    assert (ran.stdout, ran.stderr) == (b"", b"")

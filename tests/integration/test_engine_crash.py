@@ -170,6 +170,8 @@ async def test_an_invite_nobody_answers_is_refused_at_its_bound(tmp_path: Path) 
 async def test_a_phone_that_vanishes_is_noticed_and_only_that_one(tmp_path: Path) -> None:
     async with rig(tmp_path, media_loss_s=1.5) as engine, await RawPhone.open() as phone:
         vanishing, talking, held, reporting = [await phone.call(engine.at) for _ in range(4)]
+        reporter = await Media.open()
+        reporting.rtcp_port = reporter.port
         legs = [await answered(engine, call) for call in (vanishing, talking, held, reporting)]
         for call in (vanishing, talking, held, reporting):
             call.media.say(600)
@@ -181,10 +183,10 @@ async def test_a_phone_that_vanishes_is_noticed_and_only_that_one(tmp_path: Path
         began = time.monotonic()
         assert reporting.media.remote is not None
         address, port = reporting.media.remote
-        reporting.media.remote = (address, port + 1)
+        reporter.remote = (address, port + 1)
         report = bytes.fromhex("81c90007") + bytes(4) + os.urandom(4) + bytes(20)  # RFC 3550 6.4.2
         while engine.count(Ended) == 0 and time.monotonic() - began < 5:
-            reporting.media.raw(report)
+            reporter.raw(report)
             await asyncio.sleep(0.1)
         over = await engine.expect(Ended)
         assert (over.leg, over.cause, over.by_peer) == (legs[0], Cause.MEDIA_LOST, False)
@@ -194,6 +196,7 @@ async def test_a_phone_that_vanishes_is_noticed_and_only_that_one(tmp_path: Path
         assert engine.count(Ended) == 1
         for call in (talking, held, reporting):
             await call.hang_up()
+        reporter.close()
 
 
 async def test_a_phone_that_never_answers_our_bye_costs_nothing_but_its_slot(tmp_path: Path) -> None:
