@@ -1,5 +1,7 @@
 """Bounds that no leg may escape: unanswered INVITEs, 200s without ACK, dials without an end, lost media.
 
+A leg whose media stopped is offered anew by re-INVITE before it is given up: see `life`.
+
 Each bound is a queue in order of its deadline, because every leg gets the same time; looking at the heads
 costs nothing however many legs there are. Leg ids of ended legs stay in the queues until their deadline and
 are skipped.
@@ -33,7 +35,7 @@ class Bounds:
         self._ack: Queue = deque()
         self._dial: Queue = deque()
         self._media: Queue = deque()
-        self._sample_s = settings.media_loss_s / 5
+        self._sample_s = min(settings.media_loss_s / 5, settings.reanchor_after_s / 2)
 
     def incoming(self, leg: LegId, now_s: float) -> None:
         """An INVITE was admitted."""
@@ -76,25 +78,25 @@ class Bounds:
             leg = legs.get(leg_id)
             if leg is None:
                 continue
-            if self._is_lost(leg, now_s):
+            self._look(leg, now_s)
+            silent_s = leg.life.silent_s(now_s)
+            if silent_s >= self._s.media_loss_s:
                 counts["media_lost"] += 1
                 log.warning("A leg lost its audio", extra={"action": "media-lost", "leg": leg_id})
                 leg.finish(Cause.MEDIA_LOST)
-            else:
-                self._media.append((now_s + self._sample_s, leg_id))
+                continue
+            if leg.life.is_reanchor_due(now_s, self._s.reanchor_after_s):
+                leg.reanchor()
+            self._media.append((now_s + self._sample_s, leg_id))
 
-    def _is_lost(self, leg: "Leg", now_s: float) -> bool:
-        """Whether nothing came for media_loss_s.
-
-        RTCP counts as life, for a phone on mute may send no audio.
-        """
+    def _look(self, leg: "Leg", now_s: float) -> None:
+        """Tell the leg's Life what came so far; none is expected on hold or without a stream."""
         try:
             stat = leg.getStreamStat(leg.audio_index).rtcp
-        except pj.Error:  # no stream just now (a re-INVITE is under way, or held both ways)
-            seen = None
+        except pj.Error:  # no stream: the audio was refused, or held both ways
+            leg.life.idle(now_s)
+            return
+        if leg.far_hold or leg.near_hold:
+            leg.life.idle(now_s)
         else:
-            seen = stat.rxStat.pkt + stat.txStat.updateCount
-        if leg.far_hold or leg.near_hold or seen != leg.life_seen or leg.life_s is None:
-            leg.life_seen, leg.life_s = seen, now_s
-            return False
-        return now_s - leg.life_s >= self._s.media_loss_s
+            leg.life.look(now_s, packets=stat.rxStat.pkt, reports=stat.txStat.updateCount)

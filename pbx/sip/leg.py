@@ -29,6 +29,7 @@ from pbx.core.legs import (
 from pbx.sip import wire
 from pbx.sip.digits import KEYS, DigitPairing
 from pbx.sip.faults import guarded
+from pbx.sip.life import Life
 from pbx.sip.patch import Play
 
 if TYPE_CHECKING:
@@ -81,8 +82,7 @@ class Leg(pj.Call):
         self.stand_in: LegId | None = None  # the leg made for an INVITE with Replaces
         self.digits = DigitPairing()
         self.rx = self.tx = self.lost = 0
-        self.life_seen: int | None = None
-        self.life_s: float | None = None
+        self.life = Life()
 
     def callback_failed(self, name: str) -> None:
         """Log and count an exception in a callback."""
@@ -149,6 +149,21 @@ class Leg(pj.Call):
         """Try the re-INVITE once more when it did not take and is still wanted (a 491 of the far end)."""
         if self.hold_wanted == on and self.near_hold != on and tries > 0:
             self.do_hold(on, tries)
+
+    def reanchor(self) -> None:
+        """Offer our media again by re-INVITE: an rtpengine that was started anew learns the call by it.
+
+        Whatever comes of it, the leg goes on; while another offer is under way nothing is sent.
+        """
+        try:
+            self.reinvite(self.owner.params.reoffer)
+        except pj.Error as error:
+            log.info(
+                "Media could not be offered again",
+                extra={"action": "reanchor", "leg": self.leg_id, "reason": error.reason},
+            )
+        else:
+            self.owner.counts["reanchored"] += 1
 
     def do_send_digits(self, digits: str) -> None:
         """RFC 4733, or INFO when the far end did not offer telephone-event."""

@@ -12,6 +12,7 @@ COUNTED = (
     "command_errors",  # commands that raised
     "unacked_freed",  # 200s without ACK, ended at their bound
     "unanswered_freed",  # INVITEs without a final answer of ours, ended at their bound
+    "reanchored",  # re-INVITEs sent because nothing came
     "media_lost",  # legs ended because nothing came any more
     "active",  # legs alive now
     "loop_lag_ms",  # worst turn of the last second beyond the time it may sleep

@@ -17,6 +17,7 @@ class Params:
         self._host = f"{settings.address}:{settings.sip_port}"
         self._hangups: dict[Cause, pj.CallOpParam] = {}
         self.answers = {code: _answer(code) for code in (180, 183, 200)}
+        self.reoffer = _audio_only()
         self.overload = self.hangup(Cause.OVERLOAD, 503, settings.retry_after_s)
 
     def call(self, caller_user: str, caller_display: str, headers: Mapping[str, str]) -> pj.CallOpParam:

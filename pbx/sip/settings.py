@@ -22,6 +22,7 @@ class EngineSettings:
     answer_within_s: float = 30.0  # from an INVITE to our final answer; then 480 and Cause.TIMEOUT
     dial_within_s: float = 180.0  # from our INVITE to their final answer; then CANCEL and Cause.NO_ANSWER
     media_loss_s: float = 30.0  # no packet on an answered leg that is not on hold; then Cause.MEDIA_LOST
+    reanchor_after_s: float = 4.0  # no packet on such a leg; then a re-INVITE, at most every 6, 12, 24 … s
     edge: str = ""  # "address:port" of the edge: next hop of calls made for a REFER whatever host it names
     name_server: str = ""  # IPv4 address of the DNS server for names in SIP; empty: the system's first one
     retry_after_s: int = 5  # Retry-After of a 503

@@ -133,6 +133,8 @@ async def test_rtpengine_killed_in_a_call(hotline: System, people: People) -> No
     again, others = await connected(hotline, people, "+12025550109")  # new calls have audio at once
     await again.hangup()
     await others.ended(5)
+    # The worker offers the legs of the call that lost its relay again, and both hear each other.
+    await asyncio.gather(call.hears(620, 15, for_ms=1000), theirs.hears(440, 15, for_ms=1000))
     await call.hangup()
     await theirs.ended(10)
     facts = await hotline.facts("+12025550108")
