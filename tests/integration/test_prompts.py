@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from ivr import audio, tones
+from ivr import audio, recipe, tones
 from ivr.catalog import Catalog
 from ivr.flow import Dialplans, PromptRef
 from ivr.load import load_dialplans
@@ -54,14 +54,14 @@ def speech(dialplans: Dialplans, library: PromptLibrary) -> Iterator[tuple[Promp
     for prompt in wanted(dialplans):
         (path,) = library.paths(prompt)
         samples, rate_hz = audio.read_wav(path)
-        assert rate_hz == audio.RATE_HZ
+        assert rate_hz == recipe.RATE_HZ
         yield prompt, samples
 
 
 def power_share(samples: audio.Samples, low_hz: float, high_hz: float) -> float:
     """Share of the power of a sound that lies between two frequencies."""
     spectrum = np.abs(np.fft.rfft(samples)) ** 2
-    hz = np.fft.rfftfreq(len(samples), 1 / audio.RATE_HZ)
+    hz = np.fft.rfftfreq(len(samples), 1 / recipe.RATE_HZ)
     return float(spectrum[(hz >= low_hz) & (hz < high_hz)].sum() / spectrum.sum())
 
 
@@ -115,8 +115,8 @@ def test_speech_stays_in_the_telephone_band(dialplans: Dialplans, library: Promp
 def test_speech_begins_at_once_and_ends_soon(dialplans: Dialplans, library: PromptLibrary) -> None:
     for prompt, samples in speech(dialplans, library):
         loud = np.flatnonzero(np.abs(samples) > 0.02 * np.max(np.abs(samples)))
-        assert loud[0] < 0.2 * audio.RATE_HZ, prompt  # a first s is soft in this band
-        assert len(samples) - loud[-1] < 0.3 * audio.RATE_HZ, prompt
+        assert loud[0] < 0.2 * recipe.RATE_HZ, prompt  # a first s is soft in this band
+        assert len(samples) - loud[-1] < 0.3 * recipe.RATE_HZ, prompt
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_the_first_syllable_is_not_cut(kind: str, voice: str, text: str) -> None
     # Find the prompt in the untrimmed speech: what lies before it there, after the marking tone, is silence.
     product = np.fft.rfft(whole, 2 * len(whole)) * np.conj(np.fft.rfft(made, 2 * len(whole)))
     lag = int(np.argmax(np.fft.irfft(product)))
-    tone_ends = int(0.26 * audio.RATE_HZ)
+    tone_ends = int(0.26 * recipe.RATE_HZ)
     before = whole[tone_ends:lag]
     loudest = np.max(np.abs(whole[lag : lag + len(made)]))
     assert np.max(np.abs(before), initial=0.0) < 0.02 * loudest
@@ -276,12 +276,12 @@ def test_the_emergency_number_is_said_digit_by_digit(dialplans: Dialplans) -> No
 
 def test_hold_music_has_its_level_and_no_seam(library: PromptLibrary) -> None:
     music, _ = audio.read_wav(library.tone("hold_music"))
-    assert len(music) == 30 * audio.RATE_HZ
+    assert len(music) == 30 * recipe.RATE_HZ
     assert audio.loudness(music) == pytest.approx(tones.MUSIC_LUFS, abs=0.5)
     assert np.max(np.abs(music)) <= audio.PEAK
     steps = np.abs(np.diff(music))
     assert abs(music[0] - music[-1]) <= np.percentile(steps, 99.9)
-    seconds = music.reshape(30, audio.RATE_HZ)
+    seconds = music.reshape(30, recipe.RATE_HZ)
     assert np.min(np.sqrt((seconds**2).mean(axis=1))) > 0.01  # no hole
 
 
@@ -292,6 +292,6 @@ def test_ringback_is_that_of_the_country(
     library: PromptLibrary, country: str, frequencies: tuple[int, ...], sound_s: float
 ) -> None:
     samples, _ = audio.read_wav(library.tone(f"ringback_{country}"))
-    sound = samples[: int(sound_s * audio.RATE_HZ)]
+    sound = samples[: int(sound_s * recipe.RATE_HZ)]
     assert sum(power_share(sound, hz - 5, hz + 5) for hz in frequencies) > 0.95
     assert not np.any(samples[len(sound) :])
