@@ -27,7 +27,7 @@ class EngineSettings:
     name_server: str = ""  # IPv4 address of the DNS server for names in SIP; empty: the system's first one
     retry_after_s: int = 5  # Retry-After of a 503
     call_slots: int = (
-        1024  # dialogs the library keeps, ending ones included (a BYE that nobody answers: 32 s)
+        1024  # dialogs the library keeps, ending ones included (a BYE that nobody answers: 10 s)
     )
     library_log_level: int = (
         0  # pjsip's own log on stderr, 0 to 6; shows numbers and names: for debugging only

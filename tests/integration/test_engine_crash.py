@@ -444,3 +444,15 @@ async def test_engine_starts_again_in_the_same_process(
         late = engine.dial("sip:1001@127.0.0.1:9", caller_user="x")
         await asyncio.sleep(0.01)
         assert [e.leg for e in events if isinstance(e, Ended)] == [leg, late]
+
+
+async def test_a_dial_that_nobody_hears_ends_within_ten_seconds(tmp_path: Path) -> None:
+    async with rig(tmp_path) as engine, await RawPhone.open() as phone:
+        phone.mute = True
+        began = time.monotonic()
+        legs = [await engine.dial(f"sip:raw@127.0.0.1:{phone.port}") for _ in range(2)]
+        for leg in legs:
+            await engine.expect(Ended, leg=leg, within_s=15)
+        assert (
+            9.0 < time.monotonic() - began < 12.0
+        )  # PJSIP_TD_TIMEOUT
