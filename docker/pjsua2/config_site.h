@@ -31,6 +31,10 @@
 /* Media never follows the packets that come in: see patches/strict-media.patch. */
 #define PJMEDIA_TRANSPORT_SWITCH_REMOTE_ADDR 0
 
+/* One thread polls each epoll set, so its sockets need neither EPOLLEXCLUSIVE nor EPOLLONESHOT: see
+ * patches/epoll.patch. */
+#define PJ_IOQUEUE_DEFAULT_EPOLL_FLAGS 0
+
 /* Features */
 #define PJ_HAS_IPV6               1
 #define PJ_HAS_SSL_SOCK           1

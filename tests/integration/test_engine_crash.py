@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import random
+import select
 import socket
 import time
 from pathlib import Path
@@ -456,3 +457,23 @@ async def test_a_dial_that_nobody_hears_ends_within_ten_seconds(tmp_path: Path) 
         assert (
             9.0 < time.monotonic() - began < 12.0
         )  # PJSIP_TD_TIMEOUT
+
+
+async def test_sockets_stay_in_the_epoll_set_between_packets(tmp_path: Path) -> None:
+    async with rig(tmp_path) as engine, await RawPhone.open() as phone:
+        call = await phone.call(engine.at)
+        await answered(engine, call)
+        call.media.say(600)
+        await asyncio.sleep(0.5)
+        process = Path(f"/proc/{engine.process.pid}")
+        masks = [
+            int(line.split()[3], 16)
+            for fd in (process / "fd").iterdir()
+            if fd.readlink().name == "anon_inode:[eventpoll]"
+            for line in (process / "fdinfo" / fd.name).read_text().splitlines()
+            if line.startswith("tfd:")
+        ]
+        once = select.EPOLLEXCLUSIVE | select.EPOLLONESHOT  # what costs system calls for every packet
+        assert len(masks) >= 3
+        assert [mask for mask in masks if mask & once] == []
+        await call.hang_up()
