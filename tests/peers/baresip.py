@@ -30,7 +30,7 @@ import numpy as np
 
 from tests.peers import tones
 from tests.peers.ears import POLL_S, Ears
-from tests.peers.waiting import Event, Missed, Reports, free_port, make_certificate, own_address
+from tests.peers.waiting import Event, Missed, Reports, free_port, make_certificate
 
 PROGRAM = "/usr/bin/baresip"
 MODULES = Path("/usr/lib/baresip/modules")
@@ -214,6 +214,9 @@ class Baresip(Reports):
     ) -> "Baresip":
         """A Baresip that starts on `async with`.
 
+        Without `bind` it is 127.0.0.1: it sends media from there whatever its address is, and an engine that
+        takes media only from where the SDP says hears nothing of any other.
+
         `answer` is auto or manual; `wav` (8 kHz mono) is played instead of the tone. Raises BaresipError when
         the program or one of its modules is missing.
         """
@@ -247,7 +250,7 @@ class Baresip(Reports):
             raise BaresipError(f"answer {answer!r} is neither auto nor manual")
         media = f";mediaenc={SRTP[srtp]}" if SRTP[srtp] else ""
         account = f";answermode={answer}{media};audio_codecs={','.join(codecs)}"
-        made = cls(folder, own, name, bind or own_address(), lines, account)
+        made = cls(folder, own, name, bind or "127.0.0.1", lines, account)
         if wav:
             folder.mkdir(parents=True, exist_ok=True)
             sound = np.concatenate([tones.load(wav), tones.silence(300_000)])
