@@ -122,7 +122,7 @@ python_packages() {
 sip_engine() {
     local inputs wheel
     inputs=$(checksum "$(.venv/bin/python -VV)" docker/pjsua2/*.py docker/pjsua2/config_site.h \
-        docker/pjsua2/tools.lock docker/pjsua2/patches/*.patch ${PJPROJECT_TARBALL:+"$PJPROJECT_TARBALL"})
+        docker/pjsua2/tools.lock docker/pjsua2/build_edits.py ${PJPROJECT_TARBALL:+"$PJPROJECT_TARBALL"})
     is_fresh pjsua2 "$inputs" && return
     say "pjsua2: building, or taking the cached wheel"
     wheel=$(.venv/bin/python docker/pjsua2/build.py ${PJPROJECT_TARBALL:+--tarball "$PJPROJECT_TARBALL"})

@@ -28,6 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from build_edits import EDITS, EditError, apply
 from build_rules import (
     BuildError,
     Inputs,
@@ -41,13 +42,8 @@ from build_sources import DebianSource, Sources, sha256, stable_suite, unpack
 from build_stages import Progress, Runner
 
 HERE = Path(__file__).resolve().parent
-PATCHES = sorted((HERE / "patches").glob("*.patch"))  # what config_site.h cannot say; each tells its reason
-RECIPE = (
-    "build.py",
-    "config_site.h",
-    "tools.lock",
-    *(f"patches/{path.name}" for path in PATCHES),
-)  # what decides how a wheel comes out
+# what decides how a wheel comes out
+RECIPE = ("build.py", "build_edits.py", "config_site.h", "tools.lock")
 OLDEST = (2, 17)
 
 # What the build needs from Debian: package, and a file of the source that does not build without it.
@@ -251,8 +247,12 @@ def build(named: Sources | None, work: Path, progress: Progress, jobs: int) -> t
             "(older ones lose calls under load). Name a newer tarball."
         )
     progress.say(f"pjproject {version} ({tarball.name}, SHA-256 {checksum[:12]}…)")
-    for patch in PATCHES:
-        runner.run(f"patch {patch.stem}", ["patch", "-p1", "--batch", "--forward", "-i", patch], source)
+    try:
+        for edit in EDITS:
+            apply(edit, source)
+    except EditError as error:
+        raise BuildError(str(error)) from error
+    progress.say(f"{len(EDITS)} edits made")
     python = tools(work, runner)
     progress.say("tools ready")
     srtp = None

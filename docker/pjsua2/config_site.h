@@ -28,11 +28,11 @@
  * a request of ours is sent five times (0, 0.5, 1.5, 3.5, 7.5 s). */
 #define PJSIP_TD_TIMEOUT          10000
 
-/* Media never follows the packets that come in: see patches/strict-media.patch. */
+/* Media never follows the packets that come in: see build_edits.py. */
 #define PJMEDIA_TRANSPORT_SWITCH_REMOTE_ADDR 0
 
 /* One thread polls each epoll set, so its sockets need neither EPOLLEXCLUSIVE nor EPOLLONESHOT: see
- * patches/epoll.patch. */
+ * build_edits.py. */
 #define PJ_IOQUEUE_DEFAULT_EPOLL_FLAGS 0
 
 /* Features */
