@@ -1,4 +1,4 @@
-"""What careline changes in pjproject's sources and config_site.h cannot say: each a place, our words, a reason.
+"""What careline changes in pjproject beyond config_site.h: each edit a place, our words, a reason.
 
 An edit names a file and a pattern that must match exactly once. When a later pjproject no longer matches, the
 build stops and says which edit to look at; nothing is changed by guess.
@@ -27,16 +27,16 @@ class Edit:
 EDITS = (
     Edit(
         name="busy ports",
-        reason="Ports are given out in turn. When the turn comes to a stretch of a hundred ports that long calls "
-        "hold, pjsua gives up and the call fails, however many are free behind it.",
+        reason="Ports are given out in turn. When the turn comes to a stretch of a hundred ports that long "
+        "calls hold, pjsua gives up and the call fails, however many are free behind it.",
         file="pjsip/src/pjsua-lib/pjsua_media.c",
         place=r"RTP_RETRY = 100\b",
         words="RTP_RETRY = 5000",
     ),
     Edit(
         name="quiet start",
-        reason="libCreate prints to standard output before an application can choose a log level, which spoils "
-        "what a program with --json prints. pjsua sets the level in libInit.",
+        reason="libCreate prints to standard output before an application can choose a log level, which "
+        "spoils what a program with --json prints. pjsua sets the level in libInit.",
         file="pjlib/src/pj/log.c",
         place=r"^(static int pj_log_max_level) = PJ_LOG_MAX_LEVEL;",
         words=r"\1 = 0;",
@@ -44,8 +44,8 @@ EDITS = (
     Edit(
         name="unanswered requests",
         reason="careline sends a re-INVITE when a leg's audio is gone. By default a phone that leaves it "
-        "unanswered loses its call (408, RFC 3261 12.2.1.2), although it may be heard again the next moment; a "
-        "phone that is gone for good ends by the bound on lost media.",
+        "unanswered loses its call (408, RFC 3261 12.2.1.2), although it may be heard again the next moment; "
+        "a phone that is gone for good ends by the bound on lost media.",
         file="pjsip/src/pjsip/sip_config.c",
         place=r"\b0(?=\s*\},\s*/\* Transaction settings)",
         words="1",
@@ -68,7 +68,7 @@ EDITS = (
     ),
     Edit(
         name="epoll, armed",
-        reason="Each packet costs two changes of its socket's epoll mask. Without epoll flags (config_site.h) "
+        reason="A packet costs two changes of its socket's epoll mask. Without flags (config_site.h) "
         "EPOLLIN stays set between two reads …",
         file="pjlib/src/pj/ioqueue_epoll.c",
         place=r"if \(event_types & READABLE_EVENT\)(?=\s+events &= ~EPOLLIN)",
@@ -92,7 +92,7 @@ EDITS = (
     ),
     Edit(
         name="epoll, one read",
-        reason="RTP is read through epoll at once, without a first try: the next packet of a leg is 20 ms away.",
+        reason="RTP is read through epoll at once, without a first try: the next packet is 20 ms away.",
         file="pjmedia/src/pjmedia/transport_udp.c",
         place=r"(udp->rtp_pkt, &bytes_read,) 0,",
         words=r"\1 PJ_IOQUEUE_ALWAYS_ASYNC,",
