@@ -202,6 +202,24 @@ class Config(Table):
     )
 
     @model_validator(mode="after")
+    def _media_ports_are_apart(self) -> "Config":
+        """Two programs on one port would hear each other's calls."""
+        edge, workers = self.edge, self.workers
+        first, last = workers.rtp_first, workers.rtp_first + workers.count * workers.rtp_ports_each - 1
+        if last > 65535:
+            raise ValueError(
+                f"the media ports of {workers.count} workers would end at {last}, beyond 65535; "
+                "lower workers.rtp_first or workers.rtp_ports_each"
+            )
+        shared = workers.address in (edge.address, edge.internal_address)
+        if shared and first <= edge.rtp_last and edge.rtp_first <= last:
+            raise ValueError(
+                f"the workers' media ports {first} to {last} overlap those of the edge, {edge.rtp_first} to "
+                f"{edge.rtp_last}, on the same address; move workers.rtp_first or edge.rtp_first"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _names_are_unique(self) -> "Config":
         for what, names in (
             ("trunk", [t.name for t in self.trunk]),

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from emr_bridge.facts import CallFacts
 from ivr.load import load_dialplans
 from ivr.prompts import prepare
+from pbx import logs
 from pbx.app.duty import Duty
 from pbx.app.ghosts import told_of
 from pbx.app.places import database_url, utc_now
@@ -38,7 +39,6 @@ PATIENT_HZ, CLINICIAN_HZ = 440.0, 620.0
 RING_S = 5.0  # the first clinician's phone rings so long
 TALK_S = 3.0
 NOTE_WITHIN_S = 30.0
-TRUNK = "127.0.0.51"  # address the simulated telephone network calls from
 PATIENT_NUMBER, HOTLINE = "+12025550147", "+13125550100"
 PROMPTS = Path(os.environ.get("CARELINE_CACHE", Path.home() / ".cache" / "careline")) / "prompts"
 
@@ -96,8 +96,16 @@ def main(*, once: bool, as_json: bool, keep: Path | None) -> int:
     folder = keep or Path(tempfile.mkdtemp(prefix="careline-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)  # PostgreSQL and the edge run as another user
+    with (folder / "careline.log").open("w", encoding="utf-8") as log:
+        logs.configure("warning", "demo", log)
+        try:
+            code = asyncio.run(_Demo(folder, once=once, quiet=as_json).run())
+        finally:
+            logs.shutdown()
     try:
-        return asyncio.run(_Demo(folder, once=once, quiet=as_json).run())
+        if code != 0:  # what the parts said, for whoever looks into it
+            sys.stderr.write("".join((folder / "careline.log").read_text().splitlines(keepends=True)[-20:]))
+        return code
     finally:
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -111,6 +119,7 @@ class _Demo:
         self._began = time.monotonic()
         self._result = Result()
         self._spare: phones.NewPhone | None = None
+        self._trunk = self._workers = ""
 
     def _say(self, text: str) -> None:
         if not self._quiet:
@@ -146,7 +155,10 @@ class _Demo:
 
     async def _start(self, stack: AsyncExitStack) -> Config:
         from tests.peers.fhir_server import running
+        from tests.peers.phones import own_address
 
+        # What only the demo talks to has loopback addresses of its own, away from other demos and tests.
+        self._trunk, self._workers = own_address(), own_address()
         self._say("starting a FHIR R4 server that is not ours (Medplum's, from npm)")
         self._fhir = await stack.enter_async_context(running())
         config_path = self._folder / "careline.toml"
@@ -159,6 +171,7 @@ class _Demo:
 
     def _toml(self) -> str:
         first = _free_ports(12)
+        media = 20000 + 400 * (first // 12 % 25)  # a second demo at the same time has other ports
         return f"""# Made by careline demo.
 state_dir = "state"
 dialplans = "{ROOT / "dialplans"}"
@@ -177,21 +190,21 @@ udp_port = {first + 1}
 tls_port = {first + 2}
 wss_port = {first + 3}
 ng_port = {first + 4}
-rtp_first = 31000
-rtp_last = 31999
+rtp_first = {media}
+rtp_last = {media + 399}
 
 [workers]
+address = "{self._workers}"
 first_port = {first + 6}
-rtp_first = 12000
 
 [hunt]
 ring_s = {RING_S}
 
 [[trunk]]
 name = "demo-trunk"
-host = "{TRUNK}"
+host = "{self._trunk}"
 port = {first + 5}
-addresses = ["{TRUNK}/32"]
+addresses = ["{self._trunk}/32"]
 
 [emr]
 connectors = [{{ name = "demo-emr", base_url = "{self._fhir.base_url}" }}]
@@ -208,7 +221,7 @@ connectors = [{{ name = "demo-emr", base_url = "{self._fhir.base_url}" }}]
             Phone.start(
                 folder=peers,
                 name="patient",
-                bind="127.0.0.51",
+                bind=self._trunk,
                 port=config.trunk[0].port,
                 transports=("udp",),
             )
@@ -227,7 +240,7 @@ connectors = [{{ name = "demo-emr", base_url = "{self._fhir.base_url}" }}]
                 clinicians[account] = phone
         self._say("two clinicians' phones are registered; the patient dials the hotline")
         call = await patient.dial(
-            f"sip:{HOTLINE}@{edge}", from_uri=f"sip:{PATIENT_NUMBER}@{TRUNK}", tone_hz=PATIENT_HZ
+            f"sip:{HOTLINE}@{edge}", from_uri=f"sip:{PATIENT_NUMBER}@{self._trunk}", tone_hz=PATIENT_HZ
         )
         self._result.setup_ms = await call.answered(10)
         await call.hears_sound(5)

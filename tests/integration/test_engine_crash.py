@@ -454,9 +454,7 @@ async def test_a_dial_that_nobody_hears_ends_within_ten_seconds(tmp_path: Path) 
         legs = [await engine.dial(f"sip:raw@127.0.0.1:{phone.port}") for _ in range(2)]
         for leg in legs:
             await engine.expect(Ended, leg=leg, within_s=15)
-        assert (
-            9.0 < time.monotonic() - began < 12.0
-        )  # PJSIP_TD_TIMEOUT
+        assert 9.0 < time.monotonic() - began < 12.0  # PJSIP_TD_TIMEOUT
 
 
 async def test_sockets_stay_in_the_epoll_set_between_packets(tmp_path: Path) -> None:
