@@ -45,7 +45,7 @@ SHAPES: dict[str, dict[str, Any]] = {
             "never_banned": ["192.0.2.0/24"],
             "processes": 1,
         },
-        "workers": {"count": 16},
+        "workers": {"count": 16, "rtp_ports_each": 1000},
         "site": {"realm": "clinic.example"},
         "log_level": "debug",
     },
