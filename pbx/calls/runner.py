@@ -168,6 +168,7 @@ class CallRunner:
                     message, self._message = self._message, None
                     self._step(ce.MessageRecorded(message=message[0], duration_s=duration_ms / 1000))
             case Replaced(new_leg=new_leg):
+                self._own(self._caller, None)
                 self._own(new_leg, self)
                 self._caller = new_leg
                 if self._state.clinician is not None:
@@ -199,6 +200,7 @@ class CallRunner:
                     ce.TransferAsked(offer=offer, new_offer=number, candidate=self._transfer_target(target))
                 )
             case Replaced(new_leg=new_leg):
+                self._own(event.leg, None)
                 self._own(new_leg, self)
                 self._numbers[new_leg] = self._numbers.pop(event.leg)
                 self._offers[offer] = new_leg

@@ -105,6 +105,7 @@ async def test_kamailio_killed_in_a_call(hotline: System, people: People) -> Non
     await theirs.ended(10)
     facts = await hotline.facts("+12025550104")
     assert facts.disposition == "connected"
+    await hotline.note(facts)
     again, theirs = await connected(hotline, people, "+12025550105")  # contacts survive
     await again.hangup()
     await theirs.ended(5)
