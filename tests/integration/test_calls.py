@@ -135,6 +135,27 @@ async def test_a_blind_transfer_moves_the_caller_to_the_colleague(ward: Ward) ->
     assert (await ward.switch.closed("+12025550123"))["disposition"] == "connected"
 
 
+async def test_an_attended_transfer_joins_the_caller_and_the_colleague(ward: Ward) -> None:
+    await ward.ada.answer_calls(0.1, tone_hz=620)
+    await ward.ben.answer_calls(0.1, tone_hz=740)
+    call = await ward.to_the_hunt()
+    adas = await ward.ada.incoming(5)
+    await adas.hears(PROMPT_HZ["screen"], 5)
+    await adas.press("1")
+    await call.hears(620, 5)
+    consultation = await ward.ada.dial(ward.ben.uri, tone_hz=620)
+    await consultation.answered(5)
+    asked = await ward.ben.incoming(5)
+    await adas.refer_to(consultation)
+    bens = await ward.ben.replaced(asked, 8)
+    await bens.play_tone(860)
+    await asyncio.gather(call.hears(860, 5), bens.hears(440, 5))
+    await adas.ended(5)
+    await call.hangup()
+    await bens.ended(5)
+    assert (await ward.switch.closed("+12025550123"))["disposition"] == "connected"
+
+
 async def test_a_clinician_who_holds_lets_the_caller_hear_music(ward: Ward) -> None:
     await ward.ada.answer_calls(0.1, tone_hz=620)
     call = await ward.to_the_hunt()
